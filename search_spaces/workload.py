@@ -19,6 +19,9 @@ Kind = Literal[
     "image_segmentation",
     "question_answering",
     "translation",
+    "masked_language_modelling",
+    "text_embedding",
+    "image_embedding",
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 # Phases of a decoder's use that joules may be of; see ``Workload``.
@@ -35,10 +38,12 @@ _UNITS: dict[Phase | None, str] = {
 
 # Outputs of question answering: where an answer begins, and where it ends.
 SPAN_ENDS = 2
-# Fills short samples up, except in language modelling; masked in attention and pooling.
+# Fills short samples up, except in language modelling; see ``Workload.padding_token``.
 PADDING_TOKEN = 0
 # In arrays of resolutions: samples are read whole.
 AS_IT_IS = 0
+# Fields that plain data leaves out where they have their default.
+_MAY_LACK = {"phase", "target_length", "beam_size", "padding_token"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +52,13 @@ class Workload:
 
     ``input_shape`` is ``(channels, height, width)`` for images and ``(sequence_length,)`` for
     token workloads. ``n_classes`` is the width of the output: classes (of a sample, or of each
-    pixel), the vocabulary for language modelling, 2 for question answering, which scores each
-    token as an answer's first and as its last. ``vocab_size`` is ``None`` for images. Energy is
-    joules per *sample*: one image or one sequence, the batch's joules divided by ``batch_size``.
+    pixel), the vocabulary for language modelling (of the next token, or of masked tokens from
+    both sides), 2 for question answering, which scores each token as an answer's first and as
+    its last, the pooled width for embeddings, which have no output layer. ``vocab_size`` is
+    ``None`` for images. ``padding_token`` fills texts up at their end and is masked in attention
+    and pooling, except in language modelling; one that is no token of the vocabulary masks none.
+    Energy is joules per *sample*: one image or one sequence, the batch's joules divided by
+    ``batch_size``.
 
     With a ``phase`` of a decoder's use, energy is joules per *token* instead:
 
@@ -78,6 +87,7 @@ class Workload:
     phase: Phase | None = None
     target_length: int | None = None
     beam_size: int = 1
+    padding_token: int = PADDING_TOKEN
 
     def __post_init__(self) -> None:
         """Validate that the fields fit the kind."""
@@ -101,6 +111,7 @@ class Workload:
             raise ValueError(f"vocab_size must be None for {self.kind}, got {self.vocab_size}")
         if not self.is_image:
             require_positive_int("vocab_size", self.vocab_size)
+        self._check_padding()
         if self.phase is not None and self.phase not in PHASES:
             raise ValueError(
                 f"phase must be one of {', '.join(PHASES)} or null, got {self.phase!r}"
@@ -116,15 +127,32 @@ class Workload:
                 f"{self.target_length!r} and {self.beam_size!r}"
             )
 
+    def _check_padding(self) -> None:
+        token = self.padding_token
+        if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < 2**31:
+            raise ValueError(f"padding_token must be an integer >= 0, got {token!r}")
+        if token != PADDING_TOKEN and (self.is_image or self.is_translation):
+            raise ValueError(f"padding_token must be {PADDING_TOKEN} for {self.kind}, got {token}")
+
     @property
     def is_image(self) -> bool:
         """Whether samples are images rather than token sequences."""
-        return self.kind in ("image_classification", "image_segmentation")
+        return self.kind in ("image_classification", "image_segmentation", "image_embedding")
+
+    @property
+    def is_embedding(self) -> bool:
+        """Whether the output of a sample is its pooled vector."""
+        return self.kind in ("text_embedding", "image_embedding")
 
     @property
     def is_pooled(self) -> bool:
         """Whether a sample has one output rather than one for each token or pixel."""
-        return self.kind in ("image_classification", "text_classification")
+        return self.is_embedding or self.kind in ("image_classification", "text_classification")
+
+    @property
+    def predicts_tokens(self) -> bool:
+        """Whether each token has an output over the vocabulary."""
+        return self.kind in ("language_modelling", "masked_language_modelling")
 
     @property
     def is_dense(self) -> bool:
@@ -133,7 +161,7 @@ class Workload:
 
     @property
     def is_causal(self) -> bool:
-        """Whether a token may only attend to itself and those before it."""
+        """Whether a token may only attend to itself and those before it, in every style."""
         return self.kind == "language_modelling"
 
     @property
@@ -197,18 +225,18 @@ class Workload:
         return replace(self, phase=phase)
 
     def n_tokens(self, architecture: Architecture) -> int:
-        """Tokens of a sample that ``architecture`` reads, a class token included.
+        """Tokens of a sample that ``architecture`` reads, prefix tokens included.
 
         Raises:
             ValueError: the architecture's patch size does not fit this workload.
         """
         grids = np.array([[architecture.patch_size], [architecture.resolution or AS_IT_IS]])
-        return int(self.n_tokens_batch(*grids)[0]) + architecture.style.has_class_token
+        return int(self.n_tokens_batch(*grids)[0]) + architecture.style.n_prefix_tokens
 
     def n_tokens_batch(
         self, patch_sizes: NDArray[np.int64], resolutions: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """Tokens of a sample at patch sizes and resolutions, all ``(N,)``, without class tokens.
+        """Tokens of a sample at patch sizes and resolutions, all ``(N,)``, without prefix tokens.
 
         Raises:
             ValueError: a patch size or resolution does not fit this workload.
@@ -242,6 +270,7 @@ class Workload:
         self.check_grid(architecture.patch_size, architecture.resolution)
         self.check_decoder(architecture.decoder is not None)
         self.check_style(architecture.style)
+        self.check_width(architecture.style, architecture.d_model)
         if self.phase is not None and architecture.family != TRANSFORMER:
             raise ValueError(
                 f"family must be {TRANSFORMER} for the phase {self.phase}, got "
@@ -259,21 +288,47 @@ class Workload:
 
     def check_style(self, style: BlockStyle) -> None:
         """Raise ``ValueError`` unless networks of ``style`` can read this workload's samples."""
-        if style.has_class_token and not self.is_image:
-            raise ValueError(f"style.has_class_token must be false for {self.kind}, got true")
+        if style.n_prefix_tokens and not self.is_image:
+            raise ValueError(
+                f"style.n_prefix_tokens must be 0 for {self.kind}, got {style.n_prefix_tokens}"
+            )
+        for name in ("is_causal", "has_head_transform"):
+            if self.is_translation and getattr(style, name):
+                raise ValueError(f"style.{name} must be false for {self.kind}, got true")
         if style.n_token_types and (self.is_image or self.is_translation):
             raise ValueError(
                 f"style.n_token_types must be 0 for {self.kind}, got {style.n_token_types}"
             )
-        if style.is_head_tied and self.is_causal and self.n_classes != self.vocab_size:
+        if style.is_head_tied and self.predicts_tokens and self.n_classes != self.vocab_size:
             raise ValueError(
                 f"style.is_head_tied must be false with {self.n_classes} outputs over a "
                 f"vocabulary of {self.vocab_size}, got true"
             )
 
+    def check_width(self, style: BlockStyle, d_model: int) -> None:
+        """Raise ``ValueError`` unless embeddings have as many features as are pooled."""
+        if self.is_embedding and self.n_classes != style.n_pooled * d_model:
+            raise ValueError(
+                f"n_classes must be the pooled width {style.n_pooled * d_model} for {self.kind}, "
+                f"got {self.n_classes}"
+            )
+
     def has_tied_head(self, style: BlockStyle) -> bool:
         """Whether the output layer of networks of ``style`` is an embedding."""
-        return style.is_head_tied and (self.is_causal or self.is_translation)
+        return style.is_head_tied and (self.predicts_tokens or self.is_translation)
+
+    def has_head_transform(self, style: BlockStyle) -> bool:
+        """Whether the output layer of networks of ``style`` reads a transform of each token."""
+        return style.has_head_transform and self.predicts_tokens
+
+    def reads_past_only(self, style: BlockStyle) -> bool:
+        """Whether tokens attend only to themselves and those before in networks of ``style``."""
+        return self.is_causal or style.is_causal
+
+    @property
+    def has_padding(self) -> bool:
+        """Whether samples may be padded: all texts but those of language modelling."""
+        return not (self.is_image or self.is_causal)
 
     def check_grid(self, patch: int, resolution: int | None = None) -> None:
         """Raise ``ValueError`` unless resolution and patch size fit the samples."""
@@ -316,6 +371,8 @@ class Workload:
             del data["phase"]
         if not self.is_translation:
             del data["target_length"], data["beam_size"]
+        if self.padding_token == PADDING_TOKEN:
+            del data["padding_token"]
         return data | {"input_shape": list(self.input_shape)}
 
     @classmethod
@@ -328,7 +385,7 @@ class Workload:
         if not isinstance(data, Mapping):
             raise ValueError(f"workload must be an object, got {data!r}")
         allowed = {f.name for f in fields(cls)}
-        if data.keys() | {"phase", "target_length", "beam_size"} != allowed:
+        if data.keys() | _MAY_LACK != allowed:
             raise ValueError(
                 f"workload must have exactly the keys {', '.join(sorted(allowed))}, "
                 f"got {', '.join(sorted(map(str, data)))}"

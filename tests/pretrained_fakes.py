@@ -1,5 +1,7 @@
 """Folders of small checkpoints by transformers' own classes, and comparisons with ours."""
 
+import json
+
 import torch
 
 # Causal language models by what is peculiar to them: class, and values of the configuration.
@@ -139,3 +141,76 @@ def in_float64(network, monkeypatch):
 
 def _rms_norm(self, x):
     return self.weight * x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+
+
+# A Llama without transformers, whose import takes seconds: its configuration and its shapes.
+CONFIG = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 11,
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 32,
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "rope_theta": 10000.0,
+    "rope_scaling": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+    "pad_token_id": None,
+}
+_LAYER = {
+    "input_layernorm": (8,),
+    "self_attn.q_proj": (8, 8),
+    "self_attn.k_proj": (4, 8),
+    "self_attn.v_proj": (4, 8),
+    "self_attn.o_proj": (8, 8),
+    "post_attention_layernorm": (8,),
+    "mlp.gate_proj": (12, 8),
+    "mlp.up_proj": (12, 8),
+    "mlp.down_proj": (8, 12),
+}
+TOKENIZER = {
+    "model": {"type": "BPE", "vocab": {f"t{i}": i for i in range(10)}, "merges": []},
+    "added_tokens": [{"id": 10, "content": "<s>"}],
+}
+
+
+def llama_tensors():
+    """Tensors of ``CONFIG``'s network by name."""
+    shapes = {"model.embed_tokens": (11, 8), "model.norm": (8,), "lm_head": (11, 8)}
+    for layer in range(2):
+        shapes |= {f"model.layers.{layer}.{name}": shape for name, shape in _LAYER.items()}
+    generator = torch.Generator().manual_seed(0)
+    return {f"{n}.weight": torch.randn(s, generator=generator) for n, s in shapes.items()}
+
+
+def write_llama(folder, config=CONFIG, tensors=None, tokenizer=TOKENIZER):
+    """Write ``CONFIG``'s network, or changed forms of it; return the folder."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(llama_tensors() if tensors is None else tensors, folder / "model.safetensors")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
+
+
+def write_shards(folder):
+    """Write ``CONFIG``'s network in two files with an index; return the index."""
+    from safetensors.torch import save_file
+
+    write_llama(folder)
+    (folder / "model.safetensors").unlink()
+    tensors, places = llama_tensors(), {}
+    for number in (0, 1):
+        part = {n: t for i, (n, t) in enumerate(tensors.items()) if i % 2 == number}
+        name = f"model-0000{number + 1}-of-00002.safetensors"
+        save_file(part, folder / name)
+        places |= dict.fromkeys(part, name)
+    index = {"metadata": {}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return index

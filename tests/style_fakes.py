@@ -18,6 +18,9 @@ IMAGE = Workload("image", "image_classification", (1, 8, 8), 10, 4)
 SEGMENT = Workload("segment", "image_segmentation", (1, 8, 8), 3, 4)
 ANSWER = Workload("answer", "question_answering", (12,), 2, 4, vocab_size=50)
 LM = Workload("lm", "language_modelling", (12,), 50, 4, vocab_size=50)
+MLM = Workload("mlm", "masked_language_modelling", (12,), 50, 4, vocab_size=50, padding_token=1)
+TEXT_VECTOR = Workload("texts", "text_embedding", (12,), 32, 4, vocab_size=50, padding_token=1)
+IMAGE_VECTOR = Workload("images", "image_embedding", (1, 8, 8), 32, 4)
 
 # Styles, and what none of the named ones has.
 EVERY_STYLE: dict[str, BlockStyle] = STYLES | {
@@ -31,18 +34,28 @@ EVERY_STYLE: dict[str, BlockStyle] = STYLES | {
     ),
     "post": replace(STYLES["qwen3"], norm=NormStyle("rms", 1e-3, "post", True, True)),
     "heads": BlockStyle(NormStyle(on_queries_and_keys=True), is_gated=True),
+    # What classifiers and embeddings of Llama and GPT-2 are.
+    "past": replace(STYLES["llama"], is_causal=True, pooling="last"),
+    "past-mean": replace(STYLES["gpt2"], is_causal=True),
+    "past-cls": BlockStyle(is_causal=True, pooling="cls", has_head_transform=True),
+    "masked": replace(STYLES["bert"], is_head_tied=True, has_head_transform=True),
+    "distilled": BlockStyle(pooling="pooler-relu", has_head_transform=True, activation="relu"),
+    "registers": replace(STYLES["vit"], n_prefix_tokens=5, pooling="cls-mean"),
+    "patches": replace(STYLES["vit"], n_prefix_tokens=2, pooling="mean"),
+    "two": replace(STYLES["vit"], n_prefix_tokens=2, pooling="prefix"),
 }
 
 
 def workload_of(style: BlockStyle) -> Workload:
     """A workload that networks of ``style`` can read, with one output for each sample."""
-    return IMAGE if style.has_class_token else TEXT
+    return IMAGE if style.n_prefix_tokens else TEXT
 
 
 def fitting(style: BlockStyle) -> list[Workload]:
     """Every workload here that networks of ``style`` can read."""
     fits = []
-    for workload in (TEXT, IMAGE, SEGMENT, ANSWER, LM):
+    vector = replace(IMAGE_VECTOR, n_classes=32 * style.n_pooled)
+    for workload in (TEXT, IMAGE, SEGMENT, ANSWER, LM, MLM, TEXT_VECTOR, vector):
         try:
             workload.check_style(style)
         except ValueError:
@@ -75,10 +88,11 @@ def inputs_of(workload: Workload, *, n=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
     if workload.is_image:
         return torch.randn(n, *workload.input_shape, generator=generator)
-    tokens = torch.randint(1, workload.vocab_size, (n, *workload.input_shape), generator=generator)
+    tokens = torch.randint(2, workload.vocab_size, (n, *workload.input_shape), generator=generator)
     if not workload.is_causal:
         lengths = torch.arange(n) * 3 + 2
-        tokens[torch.arange(tokens.shape[1]) >= lengths[:, None]] = 0
+        is_padding = torch.arange(tokens.shape[1]) >= lengths[:, None]
+        tokens[is_padding] = workload.padding_token
     return tokens
 
 
@@ -152,8 +166,10 @@ class Transcription:
             if self.style.positions.kind == "rotary":
                 q_TE, k_TE = self.turned(q_TE), self.turned(k_TE)
             scores = q_TE @ k_TE.T / math.sqrt(size)
-            scores[:, ~keep_T] = -np.inf
-            if self.workload.is_causal:
+            is_causal = self.workload.is_causal or self.style.is_causal
+            if not is_causal:
+                scores[:, ~keep_T] = -np.inf
+            if is_causal:
                 scores[np.triu(np.ones(scores.shape, dtype=bool), 1)] = -np.inf
             shares = np.exp(scores - scores.max(-1, keepdims=True))
             outs.append(shares / shares.sum(-1, keepdims=True) @ v_TE)
@@ -181,8 +197,8 @@ class Transcription:
             x = self.linear("embed.project", np.stack(patches))
         else:
             x = self.weights["embed.weight"][sample]
-        if self.style.has_class_token:
-            x = np.concatenate([self.weights["class_token_D"][None], x])
+        if self.style.n_prefix_tokens:
+            x = np.concatenate([self.weights["prefix_ND"], x])
         if self.style.n_token_types:
             x = x + self.weights["token_types.weight"][0]
         if self.style.positions.kind == "learned":
@@ -190,6 +206,11 @@ class Transcription:
         return self.norm("embed_norm", x) if self.style.norm.after_embeddings else x
 
     def head(self, x):
+        if self.workload.is_embedding:
+            return x
+        if self.workload.predicts_tokens and self.style.has_head_transform:
+            mapped = self.activate(self.linear("head_transform.dense", x))
+            x = self.norm("head_transform.norm", mapped)
         if self.workload.has_tied_head(self.style):
             return x @ self.weights["embed.weight"].T + self.weights.get("head.bias_C", 0.0)
         return self.linear("head", x)
@@ -198,7 +219,7 @@ class Transcription:
         x = self.embedded(sample)
         keep = np.ones(len(x), dtype=bool)
         if not (self.workload.is_image or self.workload.is_causal):
-            keep = (sample != 0) | (np.arange(len(x)) == 0)
+            keep = (sample != self.workload.padding_token) | (np.arange(len(x)) == 0)
         for index, layer in enumerate(self.of.layers):
             where = f"layers.{index}"
             x = self.residual(
@@ -213,23 +234,33 @@ class Transcription:
             x = self.norm("norm", x)
         return self.logits(x, keep)
 
+    def pooled(self, x, keep):
+        n = self.style.n_prefix_tokens
+        match self.style.pooling:
+            case "mean":
+                return x[n:][keep[n:]].mean(0)
+            case "last":
+                return x[np.flatnonzero(keep)[-1]]
+            case "cls":
+                return x[0]
+            case "pooler":
+                return np.tanh(self.linear("pooler", x[0]))
+            case "pooler-relu":
+                return np.maximum(self.linear("pooler", x[0]), 0)
+            case "cls-mean":
+                return np.concatenate([x[0], x[n:].mean(0)])
+            case "prefix":
+                return np.concatenate(list(x[:n]))
+
     def logits(self, x, keep):
         kind, style = self.workload.kind, self.style
         if self.workload.is_pooled:
-            if style.pooling == "mean":
-                vector = x[keep].mean(0)
-            elif style.pooling == "last":
-                vector = x[np.flatnonzero(keep)[-1]]
-            else:
-                vector = x[0]
-            if style.pooling == "pooler":
-                vector = np.tanh(self.linear("pooler", vector))
-            return self.head(vector)
-        if kind == "language_modelling":
+            return self.head(self.pooled(x, keep))
+        if self.workload.predicts_tokens:
             return self.head(x)
         if kind == "question_answering":
             return self.head(x).T
-        out, side = self.head(x[style.has_class_token :]), self.of.patch_size
+        out, side = self.head(x[style.n_prefix_tokens :]), self.of.patch_size
         pixels = np.empty((*self.workload.input_shape[1:], self.workload.n_classes))
         columns = pixels.shape[1] // side
         for index, patch in enumerate(out):

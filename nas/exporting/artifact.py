@@ -153,7 +153,7 @@ class Artifact:
         from search_spaces.models.transformer import Transformer
 
         network, encoder = self.network, self.encoder
-        is_decoder = isinstance(network, Transformer) and network.is_causal
+        is_decoder = isinstance(network, Transformer) and network.is_decoder
         if encoder is None or not isinstance(network, Transformer) or not is_decoder:
             raise ValueError(f"generate needs a decoder's artifact with {TOKENIZER}")
         room = self.workload.input_shape[0] - n_tokens

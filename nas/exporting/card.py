@@ -38,6 +38,10 @@ _PIPELINES = {
     "text_classification": "text-classification",
     "question_answering": "question-answering",
     "language_modelling": "text-generation",
+    "translation": "translation",
+    "masked_language_modelling": "fill-mask",
+    "text_embedding": "feature-extraction",
+    "image_embedding": "image-feature-extraction",
 }
 
 Card = Mapping[str, Any]
@@ -330,7 +334,8 @@ def _use(card: Card) -> str:
     """Return the line of code that runs the artifact."""
     if card["kind"] == "translation":
         return 'print(artifact.translate(["a sentence of your own"]))'
-    if card["tokenizer"] is None:
+    is_generator = card["kind"] == "language_modelling"
+    if card["tokenizer"] is None or (card["labels"] is None and not is_generator):
         return (
             f"logits = artifact.call(inputs)  # {comment(card['task'])}: a batch of inputs, as a "
             "torch tensor"

@@ -22,7 +22,7 @@ from search_spaces.space import SearchSpace
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.space.domains import Choice
 from search_spaces.space.sampling import largest, sample, smallest
-from search_spaces.workload import PADDING_TOKEN, Workload
+from search_spaces.workload import Workload
 
 Floats = NDArray[np.float64]
 
@@ -72,9 +72,9 @@ class Load:
         workload = task.workload(batch_size).with_phase(None)
         inputs = task.split("train").inputs
         share = 1.0
-        if not workload.is_image and not workload.is_causal:
+        if workload.has_padding:
             # Training truncates each batch to its longest text.
-            share = float((np.asarray(inputs[:_MOST_ROWS]) != PADDING_TOKEN).mean())
+            share = float((np.asarray(inputs[:_MOST_ROWS]) != workload.padding_token).mean())
         return cls(workload, len(inputs), share)
 
     def step_s(self, architectures: list[Architecture], batch_size: int) -> Floats:

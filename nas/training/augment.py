@@ -24,7 +24,10 @@ def n_versions(inputs: Tensor, config: TrainingConfig) -> int | None:
 
 
 def augment(
-    inputs: Tensor, config: TrainingConfig, generator: torch.Generator
+    inputs: Tensor,
+    config: TrainingConfig,
+    generator: torch.Generator,
+    padding_token: int = PADDING_TOKEN,
 ) -> tuple[Tensor, Tensor | None]:
     """Augment a batch; also return the version of each sample ``(B,)`` if it is numbered.
 
@@ -32,7 +35,7 @@ def augment(
     """
     if n_versions(inputs, config) is None:
         uniform_BT = torch.rand(inputs.shape, generator=generator).to(inputs.device)
-        return inputs.masked_fill(uniform_BT < config.token_dropout, PADDING_TOKEN), None
+        return inputs.masked_fill(uniform_BT < config.token_dropout, padding_token), None
     versions_B = _draw_versions(inputs, config, generator)
     return make_versions(inputs, versions_B, config), versions_B
 

@@ -43,7 +43,8 @@ class Buckets:
         )
         if not skips_padding:
             return cls(len(inputs), batch_size, 0, None)
-        return cls(len(inputs), batch_size, inputs.shape[1], _lengths(inputs).cpu())
+        lengths_N = _lengths(inputs, padding_token_of(model))
+        return cls(len(inputs), batch_size, inputs.shape[1], lengths_N.cpu())
 
     def draw(self, generator: torch.Generator) -> Iterator[tuple[Tensor, int | None]]:
         """Yield the indices of each batch, on the CPU, and its width (``None``: not cut)."""
@@ -65,7 +66,12 @@ class Buckets:
             yield batches[i], min(self.width, -(-longest // step) * step)
 
 
-def _lengths(tokens_NT: Tensor) -> Tensor:
+def padding_token_of(model: nn.Module) -> int:
+    """Return the token that fills up the texts that ``model`` reads."""
+    return model.padding_token if isinstance(model, Transformer) else PADDING_TOKEN
+
+
+def _lengths(tokens_NT: Tensor, padding_token: int) -> Tensor:
     """Return the number of tokens of each text before its padding, at least 1, ``(N,)``."""
     positions_T = torch.arange(1, tokens_NT.shape[1] + 1, device=tokens_NT.device)
-    return ((tokens_NT != PADDING_TOKEN) * positions_T).amax(dim=1).clamp_min(1)
+    return ((tokens_NT != padding_token) * positions_T).amax(dim=1).clamp_min(1)

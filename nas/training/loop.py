@@ -13,7 +13,7 @@ from torch import nn
 from nas.tasks.base import Split
 from nas.training.augment import augment, moved_targets
 from nas.training.average import Average
-from nas.training.buckets import Buckets
+from nas.training.buckets import Buckets, padding_token_of
 from nas.training.checkpoint import CheckpointManager, TrainingState
 from nas.training.config import TrainingConfig
 from nas.training.distill import Distillation, Teacher
@@ -87,6 +87,7 @@ def train(
         optimizer, lambda step: _rate_factor(step, total_steps, config)
     )
     buckets = Buckets.of(model, inputs, config.batch_size)
+    padding_token = padding_token_of(model)
     average = Average(model) if config.averaged_share > 0 else None
     # At least the last step is averaged.
     averaged_from = min(total_steps - 1, round(total_steps * (1 - config.averaged_share)))
@@ -110,7 +111,7 @@ def train(
             with step_guard():
                 indices = cpu_indices.to(device)
                 samples = inputs[indices] if width is None else inputs[indices, :width]
-                batch, versions = augment(samples, config, generator)
+                batch, versions = augment(samples, config, generator, padding_token)
                 labels = moved_targets(targets[indices], versions, config)
                 if distillation is None:
                     outputs = learnt_outputs(objective, model, batch, labels)

@@ -58,6 +58,7 @@ def train_supernet(
     inputs = torch.from_numpy(split.inputs).to(device)
     targets = torch.from_numpy(split.targets).to(device)
     supernet = supernet.to(device).train()
+    padding_token = supernet.workload.padding_token
     members = Members(supernet.space, supernet.workload, seed=seed)
     optimizer = torch.optim.AdamW(
         parameter_groups(supernet, training), lr=training.learning_rate, fused=True
@@ -91,7 +92,7 @@ def train_supernet(
                 for _ in range(recipe.n_random)
             ]
             with options.step_guard():
-                batch, _ = augment(inputs[indices], training, generator)
+                batch, _ = augment(inputs[indices], training, generator, padding_token)
                 optimizer.zero_grad(set_to_none=True)
                 has_largest = step % recipe.largest_each == 0
                 sampled = [smallest_member, *(members.architecture(index) for index in chosen)]

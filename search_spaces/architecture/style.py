@@ -20,7 +20,7 @@ NormPlace = Literal["pre", "post"]
 Activation = Literal["gelu", "gelu-tanh", "relu", "silu"]
 Positions = Literal["learned", "rotary", "none"]
 Scaling = Literal["linear", "llama3"]
-Pooling = Literal["mean", "cls", "last", "pooler"]
+Pooling = Literal["mean", "cls", "last", "pooler", "pooler-relu", "cls-mean", "prefix"]
 
 
 def _check_among(name: str, value: object, kind: Any) -> None:
@@ -140,11 +140,23 @@ class BlockStyle:
     """The choices of a network that all its layers share.
 
     With ``is_gated`` the feed-forward block is ``down(activation(gate(x)) * up(x))`` (Shazeer
-    2020). ``n_token_types`` embeds the segment of each token of a text; ``has_class_token`` puts a
-    learned token before an image's. ``pooling`` makes one vector of a sample where the workload
-    has one output for each: the mean over tokens, the first token, the last that is no padding,
-    or a linear map and tanh of the first (BERT's pooler). With ``is_head_tied`` the output layer
-    over a vocabulary, in language modelling and translation, is the embedding.
+    2020). ``n_token_types`` embeds the segment of each token of a text; ``n_prefix_tokens``
+    learned tokens stand before an image's patches (class, distillation, register tokens). With
+    ``is_causal`` tokens attend to themselves and those before them in every workload; padding
+    must then be at the end of a text.
+
+    ``pooling`` makes one vector of a sample where the workload has one output for each:
+
+    * ``mean``: the mean over tokens, without padding and without prefix tokens;
+    * ``cls``, ``last``: the first token; the last that is no padding;
+    * ``pooler``, ``pooler-relu``: a linear map of the first token, then tanh (BERT) or ReLU
+      (DistilBERT);
+    * ``cls-mean``: the first token joined with the mean over patches (DINOv2);
+    * ``prefix``: all prefix tokens, joined (DeiT's class and distillation tokens).
+
+    Where outputs are over a vocabulary, the output layer is the embedding with ``is_head_tied``,
+    and reads a linear map, activation and norm of each token with ``has_head_transform`` (BERT's
+    masked language modelling).
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -156,9 +168,11 @@ class BlockStyle:
     positions: PositionStyle = field(default_factory=PositionStyle)
     biases: BiasStyle = field(default_factory=BiasStyle)
     n_token_types: int = 0
-    has_class_token: bool = False
+    n_prefix_tokens: int = 0
     pooling: Pooling = "mean"
     is_head_tied: bool = False
+    has_head_transform: bool = False
+    is_causal: bool = False
 
     def __post_init__(self) -> None:
         """Validate every field."""
@@ -169,11 +183,16 @@ class BlockStyle:
                 )
         _check_among("activation", self.activation, Activation)
         _check_among("pooling", self.pooling, Pooling)
-        for name in ("is_gated", "has_class_token", "is_head_tied"):
+        for name in ("is_gated", "is_head_tied", "has_head_transform", "is_causal"):
             _check_flag(name, getattr(self, name))
-        types = self.n_token_types
-        if isinstance(types, bool) or not isinstance(types, int) or not 0 <= types < 2**16:
-            raise ValueError(f"style.n_token_types must be an integer in 0..65535, got {types!r}")
+        for name in ("n_token_types", "n_prefix_tokens"):
+            n = getattr(self, name)
+            if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n < 2**16:
+                raise ValueError(f"style.{name} must be an integer in 0..65535, got {n!r}")
+        if self.pooling in ("cls-mean", "prefix") and not self.n_prefix_tokens:
+            raise ValueError(
+                f"style.n_prefix_tokens must be >= 1 for the pooling {self.pooling}, got 0"
+            )
 
     @property
     def is_rotary(self) -> bool:
@@ -184,6 +203,16 @@ class BlockStyle:
     def is_pre_norm(self) -> bool:
         """Whether blocks read a norm of the stream, and the head another."""
         return self.norm.place == "pre"
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether pooling ends with a linear map."""
+        return self.pooling in ("pooler", "pooler-relu")
+
+    @property
+    def n_pooled(self) -> int:
+        """Number of vectors of the stream's width that pooling joins."""
+        return {"cls-mean": 2, "prefix": self.n_prefix_tokens}.get(self.pooling, 1)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON without the default values; ``from_dict`` reads it back."""
@@ -262,7 +291,7 @@ STYLES: dict[str, BlockStyle] = {
         pooling="pooler",
     ),
     # ViT and DeiT (Dosovitskiy et al. 2021).
-    "vit": BlockStyle(NormStyle(epsilon=1e-12), has_class_token=True, pooling="cls"),
+    "vit": BlockStyle(NormStyle(epsilon=1e-12), n_prefix_tokens=1, pooling="cls"),
     "gpt2": BlockStyle(activation="gelu-tanh", biases=BiasStyle(head=False), is_head_tied=True),
     # Llama (Touvron et al. 2023), SmolLM2, Mistral.
     "llama": BlockStyle(

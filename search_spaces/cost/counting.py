@@ -13,8 +13,9 @@ The architecture's style says which norms, biases and projections there are; the
 * a final LayerNorm and a linear head: on the mean over tokens for classification; on every token
   for language modelling and question answering; on every token, for
   all pixels of its patch, for segmentation (outputs are then enlarged to the image's size where
-  it was shrunk: a kernel without products). A style's class token is one more token; its pooler
-  is a linear map of one token;
+  it was shrunk: a kernel without products). A style's prefix tokens are more tokens; its pooler
+  is a linear map of one token; its head transform one of each token with an output over the
+  vocabulary; embeddings have no head;
 * an encoder-decoder: the encoder as above but for the head; a decoder with an embedding table of
   targets, a position table, layers of LayerNorm, attention, LayerNorm, attention to the encoder
   (whose keys and values are made of the encoder's width), LayerNorm, feed-forward; then a final
@@ -182,40 +183,50 @@ def _outer(
     batch: ArchitectureBatch, tokens: Floats, context: Floats, workload: Workload
 ) -> PartCounts:
     d_model = batch.d_model.astype(float)
-    has_class = batch.of_style(lambda style: style.has_class_token)
+    n_prefix = batch.of_style(lambda style: style.n_prefix_tokens)
     if workload.is_image:
         d_patch = workload.input_shape[0] * batch.patch_size.astype(float) ** 2
         embed_params = (d_patch + 1) * d_model
-        embed_macs = (tokens - has_class) * d_patch * d_model
+        embed_macs = (tokens - n_prefix) * d_patch * d_model
     else:
         # A look-up in a table has no product.
         embed_params, embed_macs = (workload.vocab_size or 0) * d_model, np.zeros_like(d_model)
     # A phase predicts the token after the last one only.
     has_one_output = workload.is_pooled or workload.phase is not None
-    head_tokens = np.ones_like(tokens) if has_one_output else tokens - has_class
+    head_tokens = np.ones_like(tokens) if has_one_output else tokens - n_prefix
     n_outputs: Floats | float = float(workload.n_classes)
     if workload.is_dense:
         n_outputs = n_outputs * batch.patch_size.astype(float) ** 2
-    if workload.is_translation:
-        # The head is the decoder's.
+    if workload.is_translation or workload.is_embedding:
+        # The head is the decoder's, or there is none.
         n_outputs = 0.0
-    params = embed_params + _head_params(batch, d_model, n_outputs, workload)
+    n_joined = batch.of_style(lambda style: style.n_pooled if workload.is_pooled else 1)
+    params = embed_params + _head_params(batch, n_joined * d_model, n_outputs, workload)
     params += _stream_params(batch, d_model, context)
-    # Norms, class tokens and token types of the stream, of which default blocks have one norm.
+    # Norms, prefix tokens and token types of the stream, of which default blocks have one norm.
     kinds = batch.of_style(
         lambda style: (
             style.is_pre_norm
             + style.norm.after_embeddings
-            + style.has_class_token
+            + (style.n_prefix_tokens > 0)
             + (style.n_token_types > 0)
         )
     )
     stream = stream_precisions(batch)
     values = (1 + 2 * kinds) * tokens * d_model + head_tokens * n_outputs
-    kernels = kinds + (2.0 if workload.is_translation else 3.0) + _position_kernels(batch)
-    macs = embed_macs + head_tokens * d_model * n_outputs
+    has_head = not (workload.is_translation or workload.is_embedding)
+    kernels = kinds + (3.0 if has_head else 2.0) + _position_kernels(batch)
+    macs = embed_macs + head_tokens * n_joined * d_model * n_outputs
+    has_transform = batch.of_style(workload.has_head_transform)
+    params += has_transform * (d_model + 1 + StyleCounts.of(batch).norm[:, 0]) * d_model
+    macs += has_transform * head_tokens * d_model**2
+    values += has_transform * head_tokens * 6 * d_model
+    kernels += has_transform * 3
     if workload.is_pooled:
-        has_pooler = batch.of_style(lambda style: style.pooling == "pooler")
+        is_joined = n_joined > 1
+        values += is_joined * 2 * n_joined * d_model
+        kernels += is_joined
+        has_pooler = batch.of_style(lambda style: style.has_pooler)
         params += has_pooler * (d_model + 1) * d_model
         macs += has_pooler * d_model**2
         values += has_pooler * 4 * d_model
@@ -243,10 +254,10 @@ def _head_params(
 
 
 def _stream_params(batch: ArchitectureBatch, d_model: Floats, n_positions: Floats) -> Floats:
-    """Parameters of a stack's stream: position table, norms, class token, token types."""
+    """Parameters of a stack's stream: position table, norms, prefix tokens, token types."""
     norm = StyleCounts.of(batch).norm[:, 0]
     n_norms = batch.of_style(lambda style: style.is_pre_norm + style.norm.after_embeddings)
-    tables = batch.of_style(lambda style: style.has_class_token + style.n_token_types)
+    tables = batch.of_style(lambda style: style.n_prefix_tokens + style.n_token_types)
     is_learned = batch.of_style(lambda style: style.positions.kind == "learned")
     params: Floats = d_model * (is_learned * n_positions + norm * n_norms + tables)
     return params

@@ -8,7 +8,8 @@ decoder's cache of keys and values, where the workload is a phase that has one. 
   norm, keys, values and four times the queries, which are rotated in four operators;
 * in the feed-forward block: the layer's input, the stream, its norm, and the hidden layer before
   and after its activation, or in a gated block the two hidden layers and their product;
-* in segmentation: the outputs of all pixels, if that is more;
+* in segmentation and in masked language modelling: the outputs of all pixels or tokens, beside
+  what they are made of, if that is more;
 * in an encoder-decoder: the larger of the encoder's pass and one step of the decoder, logits
   included, beside both caches.
 
@@ -60,6 +61,9 @@ def peak_memory_bytes(
         # Of each pixel, and where images were shrunk of each pixel of those as well.
         pixels = height * width + heights * widths * (batch.resolution != AS_IT_IS)
         values = np.maximum(values, workload.n_classes * pixels)
+    if workload.kind == "masked_language_modelling":
+        outputs = workload.n_classes + streams[:, 0]
+        values = np.maximum(values, outputs * batch.n_new_tokens(workload))
     if batch.decoder is not None:
         values = np.maximum(values, _step_values(batch, batch.decoder, workload))
     of_a_sample = values * _PER_VALUE[stream_precisions(batch)] + kv_cache_bytes(batch, workload)

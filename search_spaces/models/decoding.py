@@ -33,7 +33,7 @@ def decode(
         ValueError: ``network`` is no decoder or has too few positions, or several tokens do not
             start at 0.
     """
-    if not network.is_causal:
+    if not network.is_decoder:
         raise ValueError("network must be a decoder, got an encoder")
     end, most = start + tokens_BT.shape[1], network.n_positions
     if end > most:

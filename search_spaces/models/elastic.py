@@ -35,7 +35,7 @@ from search_spaces.architecture import (
 )
 from search_spaces.models.attend import attend
 from search_spaces.models.projection import Weights
-from search_spaces.models.style import feed_forward, norm_by, residual, rotate
+from search_spaces.models.style import activate, feed_forward, norm_by, residual, rotate
 
 
 class ElasticProjection(nn.Module):
@@ -84,6 +84,24 @@ class ElasticNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise over the last dimension."""
         return norm_by(x, self.style, *self.views(x.shape[-1]))
+
+
+class ElasticHeadTransform(nn.Module):
+    """A transform before the output layer, of any width; see ``style.HeadTransform``."""
+
+    def __init__(self, style: BlockStyle, widths: Sequence[int]) -> None:
+        """Build the largest map, and a norm for each width."""
+        super().__init__()
+        self.style = style
+        self.dense = ElasticProjection(max(widths), max(widths), None)
+        self.norm = ElasticNorm(style, widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., D)`` to the same shape."""
+        width = x.shape[-1]
+        mapped = self.dense.views(width, width, None)(x)
+        out: Tensor = self.norm(activate(mapped, self.style.activation))
+        return out
 
 
 @dataclass(frozen=True, slots=True)

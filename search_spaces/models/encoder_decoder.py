@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture, BlockStyle, DecoderLayerSpec, DecoderSpec
 from search_spaces.models.beam import SearchShape, beam_search, greedy_search
 from search_spaces.models.blocks import Attention, FeedForward, Layer
+from search_spaces.models.pooling import token_mask
 from search_spaces.models.style import (
     Rotations,
     apply_head,
@@ -27,7 +28,6 @@ from search_spaces.models.style import (
     residual,
     token_embedding,
 )
-from search_spaces.models.transformer import token_mask
 from search_spaces.workload import Workload
 
 

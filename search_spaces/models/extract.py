@@ -1,6 +1,6 @@
 """Extract a sub-network of a supernet as a plain network.
 
-Shape legend: O d_out, D d_model.
+Shape legend: O d_out, D d_model, W pooled width.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from search_spaces.architecture import Architecture
 from search_spaces.models.blocks import Layer
 from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection
-from search_spaces.models.style import TiedHead
+from search_spaces.models.style import HeadTransform, TiedHead
 from search_spaces.models.supernet import Supernet, grid_key
 from search_spaces.models.transformer import PatchEmbedding, Transformer
 
@@ -42,8 +42,8 @@ def extract(supernet: Supernet, architecture: Architecture) -> Transformer:
         if network.position_TD is not None:
             grid = grid_key(architecture.patch_size, architecture.resolution)
             network.position_TD.copy_(supernet.position_TD[grid][:, :width])
-        if network.class_token_D is not None and supernet.class_token_D is not None:
-            network.class_token_D.copy_(supernet.class_token_D[:width])
+        if network.prefix_ND is not None and supernet.prefix_ND is not None:
+            network.prefix_ND.copy_(supernet.prefix_ND[:, :width])
         if network.token_types is not None and supernet.token_types is not None:
             network.token_types.weight.copy_(supernet.token_types.weight[:, :width])
         _write_norm(supernet.embed_norm, network.embed_norm)
@@ -70,12 +70,25 @@ def extract(supernet: Supernet, architecture: Architecture) -> Transformer:
         _write_norm(supernet.norm, network.norm)
         if supernet.pooler is not None and network.pooler is not None:
             supernet.pooler.views(width, width, None).write_to(network.pooler)
-        if isinstance(supernet.head, TiedHead):
-            network.head.load_state_dict(supernet.head.state_dict())
-        else:
-            n_outputs = supernet.workload.n_classes
-            supernet.head.views(width, n_outputs, None).write_to(network.head)
+        if supernet.head_transform is not None and network.head_transform is not None:
+            assert isinstance(network.head_transform, HeadTransform)
+            dense = supernet.head_transform.dense.views(width, width, None)
+            dense.write_to(network.head_transform.dense)
+            _write_norm(supernet.head_transform.norm, network.head_transform.norm)
+        _write_head(supernet, network)
     return network
+
+
+def _write_head(supernet: Supernet, network: Transformer) -> None:
+    """Copy the output layer; embeddings have none."""
+    if isinstance(supernet.head, TiedHead):
+        network.head.load_state_dict(supernet.head.state_dict())
+    elif isinstance(network.head, nn.Linear):
+        assert isinstance(supernet.head, ElasticProjection)
+        d_read, n_outputs = network.head.in_features, network.head.out_features
+        # Vectors that are joined are interleaved in the supernet.
+        order_W = _by_head(d_read, d_read // network.d_model)
+        supernet.head.views(d_read, n_outputs, None).inputs(order_W).write_to(network.head)
 
 
 def _by_head(features: int, heads: int) -> Tensor:

@@ -4,7 +4,7 @@ Every network of ours calls these functions and decides nothing of its own. Proj
 ``projection``'s. ``nas.exporting.formats.standalone_source`` repeats the style as source text,
 ``search_spaces.cost`` as closed forms.
 
-Shape legend: B batch, T tokens, D d_model, H heads, E d_head.
+Shape legend: B batch, T tokens, D d_model, N prefix tokens, H heads, E d_head.
 """
 
 from __future__ import annotations
@@ -100,6 +100,32 @@ def position_table(
     return nn.Parameter(torch.randn(n_tokens, d_model) * std)
 
 
+def prefix_tokens(style: BlockStyle, d_model: int) -> nn.Parameter | None:
+    """Make the learned tokens ``(N, D)`` before an image's patches, where the style has some."""
+    if not style.n_prefix_tokens:
+        return None
+    return nn.Parameter(torch.randn(style.n_prefix_tokens, d_model) * TOKEN_POSITION_STD)
+
+
+class HeadTransform(nn.Module):
+    """A linear map, activation and norm before an output layer over a vocabulary.
+
+    Source: Devlin et al. 2019, the head of masked language modelling in their code.
+    """
+
+    def __init__(self, style: BlockStyle, d_model: int) -> None:
+        """Build the map and the norm."""
+        super().__init__()
+        self.style = style
+        self.dense = nn.Linear(d_model, d_model)
+        self.norm = make_norm(style, d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., D)`` to the same shape."""
+        out: Tensor = self.norm(activate(self.dense(x), self.style.activation))
+        return out
+
+
 class TiedHead(nn.Module):
     """An output layer whose weight is an embedding's; it has a bias at most."""
 
@@ -115,11 +141,14 @@ class TiedHead(nn.Module):
 
 def make_head(
     style: BlockStyle, workload: Workload, d_model: int, n_outputs: int
-) -> nn.Linear | TiedHead:
+) -> nn.Linear | TiedHead | nn.Identity:
     """Make the output layer, tied to the embedding where the style and the workload say so."""
+    if workload.is_embedding:
+        return nn.Identity()
     if workload.has_tied_head(style):
         return TiedHead(n_outputs, has_bias=style.biases.head)
-    return nn.Linear(d_model, n_outputs, bias=style.biases.head)
+    width = d_model * (style.n_pooled if workload.is_pooled else 1)
+    return nn.Linear(width, n_outputs, bias=style.biases.head)
 
 
 def apply_head(head: nn.Module, x: Tensor, embed: nn.Module) -> Tensor:

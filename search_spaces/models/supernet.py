@@ -8,7 +8,8 @@ All sub-networks share all weights, but each patch size has its own embedding, a
 at each resolution its own positions. Precision and sparsity are applied to extracted networks
 (``extract``), not here.
 
-Shape legend: B batch, T tokens, D d_model, V vocabulary, C classes.
+Shape legend: B batch, T tokens, D d_model, N prefix tokens, W pooled width, V vocabulary,
+C classes.
 """
 
 from __future__ import annotations
@@ -25,15 +26,22 @@ from torch import Tensor, nn
 
 from search_spaces.architecture import STYLES, Architecture, is_factorised
 from search_spaces.architecture.stacks import ENCODER
-from search_spaces.models.elastic import ElasticLayer, ElasticNorm, ElasticProjection, Sizes
+from search_spaces.models.elastic import (
+    ElasticHeadTransform,
+    ElasticLayer,
+    ElasticNorm,
+    ElasticProjection,
+    Sizes,
+)
+from search_spaces.models.pooling import map_pooled, pool, token_mask
 from search_spaces.models.style import (
-    TOKEN_POSITION_STD,
     Rotations,
     TiedHead,
     position_table,
+    prefix_tokens,
     token_embedding,
 )
-from search_spaces.models.transformer import pool, shrunk, to_patches, token_mask
+from search_spaces.models.transformer import shrunk, to_patches
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import rank_of, width_of
 from search_spaces.workload import AS_IT_IS, Workload
@@ -71,6 +79,8 @@ class Supernet(nn.Module):
         style = self.style = STYLES[space.values("blocks")[0]]
         workload.check_style(style)
         widths = sorted(space.values("d_model"))
+        for width in widths:
+            workload.check_width(style, width)
         d_model, patches = widths[-1], sorted(space.values("patch_size"))
         grids = [(patch, r) for patch in patches for r in space.values("resolution")]
         for grid in grids:
@@ -88,34 +98,38 @@ class Supernet(nn.Module):
             self.embed["1"] = token_embedding(workload.vocab_size or 1, d_model)
         grid_sizes = np.array([(patch, resolution or AS_IT_IS) for patch, resolution in grids])
         tokens = workload.n_tokens_batch(grid_sizes[:, 0], grid_sizes[:, 1]).astype(int)
-        self.class_token_D: nn.Parameter | None = None
-        if style.has_class_token:
-            self.class_token_D = nn.Parameter(torch.randn(d_model) * TOKEN_POSITION_STD)
+        self.prefix_ND = prefix_tokens(style, d_model)
         self.token_types: nn.Embedding | None = None
         if style.n_token_types:
             self.token_types = token_embedding(style.n_token_types, d_model)
         self.position_TD = nn.ParameterDict()
         for grid, n in zip(grids, tokens, strict=True):
-            table = position_table(style, workload, int(n) + style.has_class_token, d_model)
+            table = position_table(style, workload, int(n) + style.n_prefix_tokens, d_model)
             if table is not None:
                 self.position_TD[grid_key(*grid)] = table
         self.embed_norm = ElasticNorm(style, widths) if style.norm.after_embeddings else None
         head_sizes = sorted({d // heads for d in widths for heads, _ in space.head_pairs(d)})
         sizes = Sizes(style, widths, self._d_ff, (self._ranks[0], self._ranks[1]), head_sizes)
         self.layers = nn.ModuleList(
-            ElasticLayer(sizes, is_causal=workload.is_causal)
+            ElasticLayer(sizes, is_causal=workload.reads_past_only(style))
             for _ in range(space.deepest(ENCODER))
         )
         self.norm = ElasticNorm(style, widths) if style.is_pre_norm else nn.Identity()
         self.pooler: ElasticProjection | None = None
-        if workload.is_pooled and style.pooling == "pooler":
+        if workload.is_pooled and style.has_pooler:
             self.pooler = ElasticProjection(d_model, d_model, None)
-        self.head: ElasticProjection | TiedHead
-        if workload.has_tied_head(style):
+        self.head_transform: ElasticHeadTransform | None = None
+        if workload.has_head_transform(style):
+            self.head_transform = ElasticHeadTransform(style, widths)
+        self.head: ElasticProjection | TiedHead | nn.Identity
+        if workload.is_embedding:
+            self.head = nn.Identity()
+        elif workload.has_tied_head(style):
             self.head = TiedHead(workload.n_classes, has_bias=style.biases.head)
         else:
+            d_read = d_model * (style.n_pooled if workload.is_pooled else 1)
             has_bias = style.biases.head
-            self.head = ElasticProjection(d_model, workload.n_classes, None, has_bias=has_bias)
+            self.head = ElasticProjection(d_read, workload.n_classes, None, has_bias=has_bias)
 
     @classmethod
     def seeded(cls, space: SearchSpace, workload: Workload, seed: int) -> Supernet:
@@ -154,26 +168,38 @@ class Supernet(nn.Module):
             raise RuntimeError("a supernet runs only within supernet.active(architecture)")
         if not self.workload.is_image and architecture.resolution is not None:
             inputs = inputs[:, : architecture.resolution]
-        keep_BT = None
-        if not (self.workload.is_image or self.workload.is_causal):
-            keep_BT = token_mask(inputs)
+        workload, keep_BT = self.workload, None
+        if workload.has_padding:
+            keep_BT = token_mask(inputs, workload.padding_token)
         x_BTD = self._embedded(inputs, architecture)
         rotations = Rotations(self.style, torch.arange(x_BTD.shape[1], device=x_BTD.device))
         for layer, spec in zip(self.layers, architecture.layers, strict=False):
-            x_BTD = layer(x_BTD, spec, keep_BT, rotations.of(spec.attention.d_head))
+            read_BT = None if workload.reads_past_only(self.style) else keep_BT
+            x_BTD = layer(x_BTD, spec, read_BT, rotations.of(spec.attention.d_head))
         x_BTD = self.norm(x_BTD)
-        width = x_BTD.shape[-1]
-        if self.workload.is_pooled:
-            x_BTD = pool(x_BTD, keep_BT, self.style.pooling)
-        if self.pooler is not None:
-            x_BTD = self.pooler.views(width, width, None)(x_BTD).tanh()
+        if workload.is_pooled:
+            width, pooler = x_BTD.shape[-1], self.pooler
+            pooled_BW = pool(x_BTD, keep_BT, self.style)
+            views = None if pooler is None else pooler.views(width, width, None)
+            return self._outputs(map_pooled(pooled_BW, self.style, views), width)
+        if self.head_transform is not None:
+            x_BTD = self.head_transform(x_BTD)
+        logits = self._outputs(x_BTD, x_BTD.shape[-1])
+        return logits.transpose(1, 2) if workload.kind == "question_answering" else logits
+
+    def _outputs(self, x: Tensor, width: int) -> Tensor:
+        """Apply the head of networks of ``width``."""
+        if isinstance(self.head, nn.Identity):
+            return x
         if isinstance(self.head, TiedHead):
             table = self.embed["1"]
             assert isinstance(table, nn.Embedding)
-            logits: Tensor = self.head(x_BTD, table.weight[:, :width])
-        else:
-            logits = self.head.views(width, self.workload.n_classes, None)(x_BTD)
-        return logits.transpose(1, 2) if self.workload.kind == "question_answering" else logits
+            logits: Tensor = self.head(x, table.weight[:, :width])
+            return logits
+        if x.shape[-1] != width:
+            # Joined vectors are interleaved, so that the first columns are narrower vectors'.
+            x = x.unflatten(-1, (-1, width)).transpose(-1, -2).flatten(-2)
+        return self.head.views(x.shape[-1], self.workload.n_classes, None)(x)
 
     def _embedded(self, inputs: Tensor, architecture: Architecture) -> Tensor:
         patch, width = architecture.patch_size, architecture.d_model
@@ -185,9 +211,9 @@ class Supernet(nn.Module):
             size = self.workload.image_size(architecture)
             patches_BTP = to_patches(shrunk(inputs.to(embed.weight_OI.dtype), size), patch)
             x_BTD = embed.views(patches_BTP.shape[-1], width, None)(patches_BTP)
-        if self.class_token_D is not None:
-            class_B1D = self.class_token_D[:width].expand(x_BTD.shape[0], 1, -1)
-            x_BTD = torch.cat([class_B1D, x_BTD], dim=1)
+        if self.prefix_ND is not None:
+            prefix_BND = self.prefix_ND[:, :width].expand(x_BTD.shape[0], -1, -1)
+            x_BTD = torch.cat([prefix_BND, x_BTD], dim=1)
         if self.token_types is not None:
             x_BTD = x_BTD + self.token_types.weight[0, :width]
         if self.style.positions.kind == "learned":

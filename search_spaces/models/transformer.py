@@ -1,6 +1,7 @@
 """Transformer with one stack of layers: embedding, layers, norm, head.
 
-Shape legend: B batch, T tokens, D d_model, C channels, P patch side.
+Shape legend: B batch, T tokens, D d_model, N prefix tokens, W pooled width, C channels,
+P patch side.
 """
 
 from __future__ import annotations
@@ -12,19 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture
-from search_spaces.architecture.style import Pooling
 from search_spaces.models.blocks import Layer
+from search_spaces.models.pooling import map_pooled, mean_over, pool, token_mask
 from search_spaces.models.style import (
-    TOKEN_POSITION_STD,
+    HeadTransform,
     Rotations,
     apply_head,
     final_norm,
     make_head,
     make_norm,
     position_table,
+    prefix_tokens,
     token_embedding,
 )
-from search_spaces.workload import PADDING_TOKEN, Workload
+from search_spaces.workload import Workload
 
 
 class PatchEmbedding(nn.Module):
@@ -50,7 +52,9 @@ class PatchEmbedding(nn.Module):
 class Transformer(nn.Module):
     """An encoder with a head on one vector, on each token or for each pixel, or a causal decoder.
 
-    ``n_positions`` is the most tokens that it reads, a class token included.
+    Embeddings have no head: their output is the pooled vector.
+
+    ``n_positions`` is the most tokens that it reads, prefix tokens included.
     """
 
     def __init__(self, architecture: Architecture, workload: Workload) -> None:
@@ -62,9 +66,13 @@ class Transformer(nn.Module):
         super().__init__()
         style = architecture.style
         workload.check_style(style)
+        workload.check_width(style, architecture.d_model)
         d_model, tokens = architecture.d_model, workload.n_tokens(architecture)
         self.style, self.d_model, self.n_positions = style, d_model, tokens
-        self.is_causal, self.is_pooled = workload.is_causal, workload.is_pooled
+        self.is_causal, self.is_pooled = workload.reads_past_only(style), workload.is_pooled
+        # A decoder continues texts; other causal networks only read them.
+        self.is_decoder, self.predicts_tokens = workload.is_causal, workload.predicts_tokens
+        self.has_padding, self.padding_token = workload.has_padding, workload.padding_token
         self.is_image, self.is_dense = workload.is_image, workload.is_dense
         self.n_classes, self.patch_size = workload.n_classes, architecture.patch_size
         # Tokens of a text that are read; ``None`` for all.
@@ -85,9 +93,7 @@ class Transformer(nn.Module):
             )
         else:
             self.embed = token_embedding(workload.vocab_size or 1, d_model)
-        self.class_token_D: nn.Parameter | None = None
-        if style.has_class_token:
-            self.class_token_D = nn.Parameter(torch.randn(d_model) * TOKEN_POSITION_STD)
+        self.prefix_ND = prefix_tokens(style, d_model)
         self.token_types: nn.Embedding | None = None
         if style.n_token_types:
             self.token_types = token_embedding(style.n_token_types, d_model)
@@ -96,34 +102,38 @@ class Transformer(nn.Module):
         if style.norm.after_embeddings:
             self.embed_norm = make_norm(style, d_model)
         self.layers = nn.ModuleList(
-            Layer(d_model, spec, style, is_causal=workload.is_causal)
-            for spec in architecture.layers
+            Layer(d_model, spec, style, is_causal=self.is_causal) for spec in architecture.layers
         )
         self.norm = final_norm(style, d_model)
         self.pooler: nn.Module | None = None
-        if workload.is_pooled and style.pooling == "pooler":
+        if workload.is_pooled and style.has_pooler:
             self.pooler = nn.Linear(d_model, d_model)
+        self.head_transform: nn.Module | None = None
+        if workload.has_head_transform(style):
+            self.head_transform = HeadTransform(style, d_model)
         per_token = workload.n_classes * (self.patch_size**2 if workload.is_dense else 1)
         self.head = make_head(style, workload, d_model, per_token)
 
     def forward(self, inputs: Tensor, types_BT: Tensor | None = None) -> Tensor:
         """Images ``(B, C, H, W)`` or tokens ``(B, T)`` to logits.
 
-        The padding token is masked in attention and pooling, except in language modelling. Texts
-        are cut to the architecture's resolution. ``types_BT`` are the tokens' types, where the
-        style has some; all are 0 by default.
+        The padding token is masked in attention and pooling, except in language modelling. In
+        causal styles attention needs no mask, as padding comes after all that is read. Texts are
+        cut to the architecture's resolution. ``types_BT`` are the tokens' types, where the style
+        has some; all are 0 by default.
 
         Returns:
-            ``(B, n_classes)``; ``(B, T, n_classes)`` for language modelling; ``(B, H, W,
-            n_classes)`` for segmentation; ``(B, 2, T)`` for question answering: scores of
-            each token as an answer's first and last.
+            ``(B, n_classes)``, embeddings included; ``(B, T, n_classes)`` for language modelling,
+            masked or not; ``(B, H, W, n_classes)`` for segmentation; ``(B, 2, T)`` for question
+            answering: scores of each token as an answer's first and last.
         """
         inputs = self._read(inputs)
         keep_BT = self._kept(inputs)
         x_BTD = self.embedded(inputs, types_BT=types_BT)
         rotations = self.rotations(x_BTD)
+        read_BT = None if self.is_causal else keep_BT
         for layer in self.stack:
-            x_BTD = layer(x_BTD, keep_BT, None, 0, rotations.of(layer.d_head))
+            x_BTD = layer(x_BTD, read_BT, None, 0, rotations.of(layer.d_head))
         return self._logits(x_BTD, keep_BT)
 
     def with_features(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,8 +142,9 @@ class Transformer(nn.Module):
         keep_BT = self._kept(inputs)
         x_BTD = self.embedded(inputs)
         rotations, means = self.rotations(x_BTD), []
+        read_BT = None if self.is_causal else keep_BT
         for layer in self.stack:
-            x_BTD = layer(x_BTD, keep_BT, None, 0, rotations.of(layer.d_head))
+            x_BTD = layer(x_BTD, read_BT, None, 0, rotations.of(layer.d_head))
             means.append(mean_over(x_BTD, keep_BT))
         return self._logits(x_BTD, keep_BT), torch.stack(means, dim=1)
 
@@ -147,9 +158,9 @@ class Transformer(nn.Module):
         if isinstance(self.embed, PatchEmbedding):
             inputs = inputs.to(self.embed.project.weight.dtype)
         x_BTD: Tensor = self.embed(inputs)
-        if self.class_token_D is not None:
-            class_B1D = self.class_token_D.expand(x_BTD.shape[0], 1, -1)
-            x_BTD = torch.cat([class_B1D, x_BTD], dim=1)
+        if self.prefix_ND is not None:
+            prefix_BND = self.prefix_ND.expand(x_BTD.shape[0], -1, -1)
+            x_BTD = torch.cat([prefix_BND, x_BTD], dim=1)
         if self.token_types is not None:
             # Without types all are the first.
             weight_KD = self.token_types.weight
@@ -166,28 +177,27 @@ class Transformer(nn.Module):
 
     def logits_of(self, normed: Tensor) -> Tensor:
         """Apply the head to normed vectors, ``(..., D)`` to ``(..., n_outputs)``."""
+        if self.head_transform is not None:
+            normed = self.head_transform(normed)
         return apply_head(self.head, normed, self.embed)
 
     def _read(self, inputs: Tensor) -> Tensor:
         return inputs if self.n_read is None else inputs[:, : self.n_read]
 
     def _kept(self, inputs: Tensor) -> Tensor | None:
-        return None if self.is_image or self.is_causal else token_mask(inputs)
+        return token_mask(inputs, self.padding_token) if self.has_padding else None
 
     def _logits(self, x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
         x_BTD = self.norm(x_BTD)
         if self.is_pooled:
-            pooled_BD = pool(x_BTD, keep_BT, self.style.pooling)
-            if self.pooler is not None:
-                pooled_BD = self.pooler(pooled_BD).tanh()
-            return self.logits_of(pooled_BD)
-        if self.class_token_D is not None:
-            # No pixels are the class token's.
-            x_BTD = x_BTD[:, 1:]
+            pooled_BW = pool(x_BTD, keep_BT, self.style)
+            return self.logits_of(map_pooled(pooled_BW, self.style, self.pooler))
+        # No pixels are the prefix tokens'.
+        x_BTD = x_BTD[:, self.style.n_prefix_tokens :]
         logits_BTC = self.logits_of(x_BTD)
         if self.is_dense:
             return self._pixels(logits_BTC)
-        return logits_BTC if self.is_causal else logits_BTC.transpose(1, 2)
+        return logits_BTC if self.predicts_tokens else logits_BTC.transpose(1, 2)
 
     def _pixels(self, logits_BTC: Tensor) -> Tensor:
         """Rearrange outputs of patches to pixels, ``(B, H, W, n_classes)``."""
@@ -218,31 +228,3 @@ def to_patches(images_BCHW: Tensor, side: int) -> Tensor:
     rows, columns = height // side, width // side
     grid = images_BCHW.reshape(batch, channels, rows, side, columns, side)
     return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
-
-
-def token_mask(tokens_BT: Tensor) -> Tensor:
-    """Mask of the tokens that are no padding, ``(B, T)``."""
-    first_T = torch.arange(tokens_BT.shape[1], device=tokens_BT.device) == 0
-    # The first token always counts, so that no sample is empty.
-    return (tokens_BT != PADDING_TOKEN) | first_T
-
-
-def pool(x_BTD: Tensor, keep_BT: Tensor | None, pooling: Pooling = "mean") -> Tensor:
-    """One vector of each sample, ``(B, D)``; a pooler's map of it is not applied here."""
-    if pooling == "mean":
-        return mean_over(x_BTD, keep_BT)
-    if pooling in ("cls", "pooler"):
-        return x_BTD[:, 0]
-    if keep_BT is None:
-        return x_BTD[:, -1]
-    places_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
-    last_B = (places_T * keep_BT).amax(dim=1)
-    return x_BTD.gather(1, last_B[:, None, None].expand(-1, 1, x_BTD.shape[2])).squeeze(1)
-
-
-def mean_over(x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
-    """Mean over the tokens of the mask, ``(B, D)``."""
-    if keep_BT is None:
-        return x_BTD.mean(dim=1)
-    keep_BT1 = keep_BT.unsqueeze(-1).to(x_BTD.dtype)
-    return (x_BTD * keep_BT1).sum(dim=1) / keep_BT1.sum(dim=1)

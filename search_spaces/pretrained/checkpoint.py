@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from search_spaces.architecture import Architecture, require_positive_int
-from search_spaces.models.build import build
 from search_spaces.models.transformer import Transformer
 from search_spaces.pretrained.matching import POSITIONS, Match
+from search_spaces.pretrained.shapes import empty_network
 from search_spaces.pretrained.tensors import MappedTensors
 from search_spaces.workload import Workload
 
@@ -79,7 +79,7 @@ class Checkpoint:
         if dtype not in _DTYPES:
             shown = ", ".join(str(each).removeprefix("torch.") for each in _DTYPES)
             raise ValueError(f"dtype must be one of {shown}, got {dtype}")
-        network = empty_network(self.architecture, self.workload).to(dtype).to_empty(device="cpu")
+        network = empty_network(self.architecture, self.workload, device="cpu", dtype=dtype)
         tensors = MappedTensors(self.match.entries)
         for one, other in self.match.equal:
             if not tensors.are_equal(one, other):
@@ -105,9 +105,3 @@ class Checkpoint:
             return value
 
         return change
-
-
-def empty_network(architecture: Architecture, workload: Workload) -> Transformer:
-    """Build a network on the device ``meta``: shapes without values."""
-    with torch.device("meta"):
-        return build(architecture, workload)

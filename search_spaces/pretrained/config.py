@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from nas.core.names import printable
 from search_spaces.pretrained.keys import HARMLESS, UNSUPPORTED
 
 Value = TypeVar("Value")
@@ -17,6 +18,12 @@ MOST_LAYERS, MOST_HEADS, MOST_HEAD_SIZE = 1_000, 2**12, 2**14
 MOST_WIDTH, MOST_VOCABULARY = 2**20, 2**24
 # Rotary positions have no table.
 MOST_TABLE, MOST_POSITIONS = 2**24, 2**30
+
+
+def shown(value: object) -> str:
+    """Return a value of an untrusted file as one short line."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 class Config:
@@ -33,9 +40,8 @@ class Config:
 
     def error(self, key: str, allowed: str, value: object) -> ValueError:
         """Make the error of a value, which says what is allowed."""
-        shown = repr(value)
-        shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-        return ValueError(f"{self.path}: {self._prefix}{key} must be {allowed}, got {shown}")
+        name = printable(f"{self._prefix}{key}"[:80])
+        return ValueError(f"{self.path}: {name} must be {allowed}, got {shown(value)}")
 
     def take(self, key: str) -> Any:
         """Return the value as it is, ``None`` where it is absent."""
@@ -86,8 +92,8 @@ class Config:
         # By identity of types too: 1 is no flag.
         if value is None or any(type(value) is type(x) and value == x for x in values):
             return
-        shown = ", ".join("null" if x is None else repr(x).lower() for x in values)
-        raise self.error(key, f"{shown} or left out: other values are not supported", value)
+        allowed = ", ".join(["null", *(repr(x).lower() for x in values)])
+        raise self.error(key, f"{allowed} or left out (others are not supported)", value)
 
     def section(self, key: str) -> Config | None:
         """Return the object under ``key``, ``None`` where it is null or absent."""

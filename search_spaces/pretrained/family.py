@@ -36,34 +36,17 @@ class Stored:
     is_flat: bool = False
     scale: str | None = None
 
+    def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the stored tensor of a parameter of ``shape``; not for ``is_flat``."""
+        stored = (shape[0] * self.parts + self.skip, *shape[1:])
+        return stored[::-1] if self.is_transposed else stored
+
     def apply(self, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return the parameter of ``shape`` as a view of ``tensor``; ``scale`` is not applied.
-
-        Raises:
-            ValueError: the tensor does not give such a parameter; the message has the shape that
-                is allowed.
-        """
+        """Return the parameter of ``shape`` as a view of ``tensor``; ``scale`` is not applied."""
         if self.is_flat:
-            if tensor.numel() != _product(shape):
-                raise ValueError(f"{_product(shape)} values")
             return tensor.reshape(shape)
-        rows = shape[0] * self.parts + self.skip
-        stored = (rows, *shape[1:])
-        if self.is_transposed:
-            stored = stored[::-1]
-        if tuple(tensor.shape) != stored:
-            raise ValueError(f"the shape {stored}")
-        if self.is_transposed:
-            tensor = tensor.T
         first = self.skip + self.part * shape[0]
-        return tensor[first : first + shape[0]]
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+        return (tensor.T if self.is_transposed else tensor)[first : first + shape[0]]
 
 
 Names = Mapping[str, Stored | str]
@@ -107,6 +90,7 @@ class Family:
         ties: Tensors that a file may repeat, and what they must equal.
         spare: Last parts of the names of tensors that no output depends on.
         harmless: Keys of configurations that no output depends on.
+        padding_token: Padding token where a configuration has none; ``None`` masks no token.
     """
 
     name: str
@@ -118,3 +102,4 @@ class Family:
     ties: Mapping[str, str] = field(default_factory=dict)
     spare: tuple[str, ...] = ()
     harmless: frozenset[str] = frozenset()
+    padding_token: int | None = None

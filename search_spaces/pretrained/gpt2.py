@@ -35,6 +35,7 @@ def _read(config: Config, head: Head) -> Blueprint:
         biases=BiasStyle(head=False),
         pooling="last",
         is_head_tied=is_tied,
+        is_causal=head.kind != "language_modelling",
     )
     return Blueprint(
         Architecture(width, (layer,) * config.integer("n_layer", most=MOST_LAYERS), style=style),
@@ -57,7 +58,11 @@ def _linear(ours: str, theirs: str, part: int = 0, parts: int = 1) -> Names:
 GPT2 = Family(
     name="gpt2",
     classes={"gpt2": "GPT2"},
-    heads={"LMHeadModel": Head("language_modelling", {"head": "lm_head"})},
+    heads={
+        "LMHeadModel": Head("language_modelling", {"head": "lm_head"}),
+        "ForSequenceClassification": Head("text_classification", {"head": "score"}),
+        "Model": Head("text_embedding"),
+    },
     read=_read,
     names={
         "embed": "transformer.wte",

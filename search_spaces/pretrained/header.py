@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from search_spaces.pretrained.config import shown
 from search_spaces.pretrained.folder import parse_json
 
 # Greatest length of a header in bytes; shards of models with 400 billion parameters have 0.2 MB.
@@ -81,17 +82,15 @@ def read_header(path: Path) -> dict[str, Entry]:
 
 def _entry(path: Path, name: str, data: Any, first: int) -> tuple[Entry, int]:
     """The tensor that a header describes by ``data``, and the byte after its last."""
-    where = f"{path}: {name[:200]!r}"
+    where = f"{path}: {shown(name)}"
     if not isinstance(data, dict) or data.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"{where} must have exactly the keys dtype, shape and data_offsets")
     dtype, shape, offsets = data["dtype"], data["shape"], data["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES.keys() | _OTHER_BYTES.keys():
-        raise ValueError(
-            f"{where}.dtype must be one of {', '.join(DTYPES)}, got {repr(dtype)[:80]}"
-        )
+        raise ValueError(f"{where}.dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}")
     for key, value in (("shape", shape), ("data_offsets", offsets)):
         if not isinstance(value, list) or not all(type(x) is int and x >= 0 for x in value):
-            raise ValueError(f"{where}.{key} must be integers >= 0, got {repr(value)[:80]}")
+            raise ValueError(f"{where}.{key} must be integers >= 0, got {shown(value)}")
     if len(shape) > 8 or len(offsets) != 2:
         raise ValueError(f"{where} must have at most 8 dimensions and two offsets")
     width = DTYPES[dtype].itemsize if dtype in DTYPES else _OTHER_BYTES[dtype]

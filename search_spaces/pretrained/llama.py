@@ -43,6 +43,7 @@ def _read(config: Config, head: Head) -> Blueprint:
         biases=_biases(config, model_type),
         pooling="last",
         is_head_tied=_is_tied(config, head),
+        is_causal=head.kind != "language_modelling",
     )
     return Blueprint(
         Architecture(config.integer("hidden_size"), (layer,) * layers, style=style),
@@ -131,7 +132,11 @@ def _layer_types(config: Config, layers: int) -> list[str]:
 LLAMA = Family(
     name="llama",
     classes={"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"},
-    heads={"ForCausalLM": Head("language_modelling", {"head": "lm_head"})},
+    heads={
+        "ForCausalLM": Head("language_modelling", {"head": "lm_head"}),
+        "ForSequenceClassification": Head("text_classification", {"head": "score"}),
+        "Model": Head("text_embedding"),
+    },
     read=_read,
     names={
         "embed": "model.embed_tokens",

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nas.core.names import check_name
-from search_spaces.pretrained.checkpoint import Checkpoint, empty_network
-from search_spaces.pretrained.config import MOST_VOCABULARY, Config
+from nas.core.names import check_name, first_line
+from search_spaces.pretrained.checkpoint import Checkpoint
+from search_spaces.pretrained.config import Config
 from search_spaces.pretrained.family import Blueprint, Family, Head
 from search_spaces.pretrained.folder import CONFIG, PREPROCESSOR, Folder, read_json
 from search_spaces.pretrained.hub import download, is_hub_name
 from search_spaces.pretrained.matching import match
 from search_spaces.pretrained.registry import FAMILIES
+from search_spaces.pretrained.shapes import empty_network
 from search_spaces.pretrained.tensors import find_tensors
 from search_spaces.pretrained.vocabulary import check_vocabulary
-from search_spaces.workload import Workload
+from search_spaces.workload import SPAN_ENDS, Workload
 
 _MOST_LABELS = 2**20
 
@@ -33,9 +35,18 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
             message names the file and the field.
     """
     path = Path(source)
-    name = path.resolve().name
-    if not path.is_dir() and is_hub_name(source):
-        path, name = download(str(source)), str(source).rpartition("/")[2]
+    try:
+        name = path.resolve().name
+        if not path.is_dir() and is_hub_name(source):
+            path, name = download(str(source)), str(source).rpartition("/")[2]
+        return _load(path, name)
+    except OSError as error:
+        raise ValueError(f"checkpoint {path} must be readable: {first_line(error)}") from None
+    except RecursionError:
+        raise ValueError(f"checkpoint {path} must not nest values so deeply") from None
+
+
+def _load(path: Path, name: str) -> Checkpoint:
     folder = Folder(path)
     config = Config(read_json(folder.require(CONFIG)), path / CONFIG)
     family = family_of(config)
@@ -45,11 +56,11 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
         blueprint = family.read(config, head)
         labels = _labels(config) if head.kind in _LABELLED else ()
         workload = _workload(_plain(name), head, blueprint, labels)
+        workload = _padded(workload, config, family.padding_token)
         network = empty_network(blueprint.architecture, workload)
     except ValueError as error:
         where = "" if str(error).startswith(str(config.path)) else f"{config.path}: "
         raise ValueError(f"{where}{error}") from None
-    config.take("pad_token_id")
     matched = match(network, family, head, find_tensors(folder), path)
     tokenizer = folder.tokenizer()
     if tokenizer is not None and blueprint.vocab_size is not None:
@@ -110,7 +121,7 @@ def _labels(config: Config) -> tuple[str, ...]:
     if names is None:
         n_labels = config.integer("num_labels", 2, most=_MOST_LABELS)
         return tuple(f"LABEL_{index}" for index in range(n_labels))
-    config.take("num_labels")
+    config.require("num_labels", (len(names),) if isinstance(names, dict) else ())
     if not isinstance(names, dict) or names.keys() != {str(i) for i in range(len(names))}:
         raise config.error("id2label", "an object with the keys 0, 1, ...", names)
     if not names:
@@ -132,12 +143,29 @@ def _workload(name: str, head: Head, blueprint: Blueprint, labels: tuple[str, ..
 
 def _n_outputs(head: Head, blueprint: Blueprint, labels: tuple[str, ...]) -> int:
     match head.kind:
-        case "language_modelling":
-            return blueprint.vocab_size or MOST_VOCABULARY
+        case "language_modelling" | "masked_language_modelling":
+            assert blueprint.vocab_size is not None
+            return blueprint.vocab_size
         case "question_answering":
-            return 2
+            return SPAN_ENDS
+        case "text_embedding" | "image_embedding":
+            return blueprint.architecture.style.n_pooled * blueprint.architecture.d_model
         case _:
             return len(labels)
+
+
+def _padded(workload: Workload, config: Config, default: int | None) -> Workload:
+    """Return the workload with the configuration's padding token, where texts may be padded."""
+    token = config.take("pad_token_id")
+    if not workload.has_padding or workload.vocab_size is None:
+        return workload
+    token = default if token is None else token
+    if token is not None and type(token) is not int:
+        raise config.error("pad_token_id", "an integer or null", token)
+    if token is None or not 0 <= token < workload.vocab_size:
+        # The number after the last token masks none: all tokens are read.
+        token = workload.vocab_size
+    return replace(workload, padding_token=token)
 
 
 def _plain(name: str) -> str:

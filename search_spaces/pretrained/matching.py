@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from search_spaces.pretrained.config import shown
 from search_spaces.pretrained.family import Family, Head, Names, Stored
 from search_spaces.pretrained.header import DTYPES, Entry
 
@@ -56,25 +57,35 @@ def match(
             _check_type(name, entries[name])
         _check_shape(source, entries, shapes[parameter])
         sources[parameter] = source
-    used = {name for s in sources.values() for name in (s.name, s.scale) if name is not None}
     ties = {as_stored(one): as_stored(other) for one, other in family.ties.items()}
+    return Match(sources, shapes, _equal(sources, entries, ties, family.spare), entries)
+
+
+def _equal(
+    sources: Mapping[str, Stored],
+    entries: Mapping[str, Entry],
+    ties: Mapping[str, str],
+    spare: tuple[str, ...],
+) -> tuple[tuple[str, str], ...]:
+    """Pairs of tensors that must be equal; every other tensor must have a use."""
+    used = {name for s in sources.values() for name in (s.name, s.scale) if name is not None}
     equal = []
     for name in sorted(entries.keys() - used):
         entry = entries[name]
         if ties.get(name) in used:
             _check_type(name, entry)
-            if entry.shape != entries[ties[name]].shape:
+            other = entries[ties[name]]
+            if entry.shape != other.shape:
                 raise ValueError(
-                    f"{entry.path}: {name!r} must have the shape of {ties[name]!r}, "
-                    f"{entries[ties[name]].shape}, got {entry.shape}"
+                    f"{entry.path}: {name!r} must have the shape of {ties[name]!r} (tied), "
+                    f"{other.shape}, got {shown(entry.shape)}"
                 )
             equal.append((name, ties[name]))
-        elif not name.endswith(family.spare or ("\0",)):
+        elif not name.endswith(spare):
             raise ValueError(
-                f"{entry.path}: {name[:200]!r} must be left out: no part of the network is "
-                f"named so"
+                f"{entry.path}: {shown(name)} must be left out: no part of the network is named so"
             )
-    return Match(sources, shapes, tuple(equal), entries)
+    return tuple(equal)
 
 
 def source_of(parameter: str, names: Names) -> Stored:
@@ -105,15 +116,19 @@ def _check_type(name: str, entry: Entry) -> None:
 
 def _check_shape(source: Stored, entries: Mapping[str, Entry], shape: tuple[int, ...]) -> None:
     entry = entries[source.name]
-    try:
-        source.apply(torch.empty(entry.shape, device="meta"), shape)
-    except ValueError as error:
+    if source.is_flat:
+        fits, allowed = entry.n_values == math.prod(shape), f"{math.prod(shape)} values"
+    else:
+        stored = source.shape_of(shape)
+        fits, allowed = entry.shape == stored, f"the shape {stored}"
+    if not fits:
         raise ValueError(
-            f"{entry.path}: {source.name!r} must have {error} by config.json, got {entry.shape}"
-        ) from None
+            f"{entry.path}: {source.name!r} must have {allowed} by config.json, got the shape "
+            f"{shown(entry.shape)}"
+        )
     if source.scale is not None and entries[source.scale].shape != shape[:1]:
         scale = entries[source.scale]
         raise ValueError(
             f"{scale.path}: {source.scale!r} must have the shape {shape[:1]} by config.json, got "
-            f"{scale.shape}"
+            f"{shown(scale.shape)}"
         )

@@ -7,6 +7,7 @@ operating system: memory holds the network and one chunk of the file.
 from __future__ import annotations
 
 import mmap
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search_spaces.pretrained.config import shown
 from search_spaces.pretrained.folder import INDEX, WEIGHTS, Folder, read_json
 from search_spaces.pretrained.header import DTYPES, Entry, read_header
 
@@ -24,6 +26,7 @@ _CONVERT = (
     "load it by the class of `transformers` that config.json names, then save_pretrained"
 )
 _MOST_INDEX = 2**26
+_SHARD = re.compile(r"[\w.-]{1,200}\.safetensors", re.A)
 
 
 def find_tensors(folder: Folder) -> dict[str, Entry]:
@@ -49,25 +52,24 @@ def _sharded(folder: Folder, index: Path) -> dict[str, Entry]:
     if not isinstance(places, dict) or not places:
         raise ValueError(f"{index}: weight_map must be an object with files of tensors")
     for name, shard in places.items():
-        is_plain = isinstance(shard, str) and shard.endswith(".safetensors")
-        if not is_plain or any(part in shard for part in ("/", "\\", "\0")):
+        if not isinstance(shard, str) or not _SHARD.fullmatch(shard):
             raise ValueError(
-                f"{index}: weight_map.{name[:200]} must be the name of a .safetensors file beside "
-                f"the index, got {repr(shard)[:200]}"
+                f"{index}: weight_map.{shown(name)} must be the name of a .safetensors file "
+                f"beside the index, got {shown(shard)}"
             )
     entries: dict[str, Entry] = {}
     for shard in sorted(set(places.values())):
         for name, entry in read_header(folder.require(shard)).items():
             if places.get(name) != shard:
                 raise ValueError(
-                    f"{entry.path}: {name[:200]!r} must be where {index.name} says, "
-                    f"{repr(places.get(name))[:200]}"
+                    f"{entry.path}: {shown(name)} must be where {index.name} says, "
+                    f"{shown(places.get(name))}"
                 )
             entries[name] = entry
     absent = min(places.keys() - entries.keys(), default=None)
     if absent is not None:
         raise ValueError(
-            f"{folder.path / places[absent]} must hold {absent[:200]!r}, as {index.name} says"
+            f"{folder.path / places[absent]} must hold {shown(absent)}, as {index.name} says"
         )
     return entries
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from search_spaces.pretrained.config import shown
 from search_spaces.pretrained.folder import MOST_TOKENIZER, read_json
 
 
@@ -26,7 +27,7 @@ def check_vocabulary(path: Path, vocab_size: int) -> None:
         if type(number) is not int or not 0 <= number < vocab_size:
             raise ValueError(
                 f"{path}: {where} must have tokens below the vocab_size of config.json, "
-                f"{vocab_size}, got {repr(number)[:80]}"
+                f"{vocab_size}, got {shown(number)}"
             )
         largest = max(largest, number)
     if largest < 0:

@@ -129,15 +129,18 @@ class ArchitectureBatch:
         return np.full(len(self), values[0]) if self.style is None else values[self.style]
 
     def n_tokens(self, workload: Workload) -> NDArray[np.float64]:
-        """Tokens of a sample of ``workload`` that each reads, class tokens included, ``(N,)``.
+        """Tokens of a sample of ``workload`` that each reads, prefix tokens included, ``(N,)``.
 
         Raises:
             ValueError: a patch size, a resolution or a style does not fit the workload.
         """
         for style in self.styles:
             workload.check_style(style)
+            if workload.is_embedding:
+                for width in np.unique(self.d_model):
+                    workload.check_width(style, int(width))
         tokens = workload.n_tokens_batch(self.patch_size, self.resolution)
-        return tokens + self.of_style(lambda style: style.has_class_token)
+        return tokens + self.of_style(lambda style: style.n_prefix_tokens)
 
     def n_new_tokens(self, workload: Workload) -> NDArray[np.float64]:
         """As ``n_tokens``, without tokens whose keys and values are in the cache."""

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from style_fakes import EVERY_STYLE, inputs_of, workload_of
+from style_fakes import EVERY_STYLE, MLM, inputs_of, workload_of
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -97,10 +97,23 @@ def test_activations_of_every_style_are_about_those_that_torch_holds(style, head
     workload = replace(
         workload_of(style),
         batch_size=16,
-        input_shape=(1, 24, 24) if style.has_class_token else (32,),
+        input_shape=(1, 24, 24) if style.n_prefix_tokens else (32,),
     )
     layer = LayerSpec(AttentionSpec(heads, 2, 16), FfnSpec(d_ff))
     of = Architecture(64, (layer,) * 2, 4 if workload.is_image else 1, style=style)
+    model = build(of, workload, generator_seed=0).eval()
+    with torch.no_grad(), LiveTensors(model) as live:
+        model(inputs_of(workload, n=16))
+    counted = peak_memory_of(of, workload) - sum(p.numel() * 4 for p in model.parameters())
+    assert counted == pytest.approx(live.peak, rel=0.1)
+
+
+@pytest.mark.parametrize("n_tokens", [50, 600])
+@pytest.mark.parametrize("name", ["masked", "bert", "distilled"])
+def test_outputs_over_a_vocabulary_are_about_those_that_torch_holds(name, n_tokens):
+    workload = replace(MLM, batch_size=16, vocab_size=n_tokens, n_classes=n_tokens)
+    layer = LayerSpec(AttentionSpec(4, 2, 16), FfnSpec(64))
+    of = Architecture(64, (layer,) * 2, style=EVERY_STYLE[name])
     model = build(of, workload, generator_seed=0).eval()
     with torch.no_grad(), LiveTensors(model) as live:
         model(inputs_of(workload, n=16))

@@ -10,6 +10,7 @@ from style_fakes import (
     IMAGE,
     LM,
     TEXT,
+    TEXT_VECTOR,
     architecture,
     fitting,
     inputs_of,
@@ -49,12 +50,13 @@ from search_spaces.space.sampling import largest, sample, smallest
 from search_spaces.workload import Workload
 
 EVERY = [pytest.param(style, id=name) for name, style in EVERY_STYLE.items()]
-NAMES = list(STYLES)
+SLICED = [*STYLES, "past", "past-mean", "masked", "distilled", "registers", "patches", "two"]
 MT = Workload("mt", "translation", (9,), 31, 3, 30, target_length=6)
 TRANSLATING = [
     pytest.param(style, id=name)
     for name, style in EVERY_STYLE.items()
-    if not (style.has_class_token or style.n_token_types)
+    if not (style.n_prefix_tokens or style.n_token_types)
+    and not (style.is_causal or style.has_head_transform)
 ]
 
 
@@ -210,13 +212,15 @@ def space_of(name, **changes):
 
 
 @pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("name", NAMES)
-def test_slices_of_a_supernet_are_the_networks_that_are_extracted(name, grad):
+@pytest.mark.parametrize("name", SLICED)
+def test_slices_of_a_supernet_are_the_networks_that_are_extracted(name, grad, monkeypatch):
+    monkeypatch.setitem(STYLES, name, EVERY_STYLE[name])
     for workload in fitting(STYLES[name]):
         if workload.is_dense:
             continue
         patches = [2, 4] if workload.is_image else [1]
-        space = space_of(name, patch_size=patches)
+        widths = [32] if workload.is_embedding else [24, 32, 48]
+        space = space_of(name, patch_size=patches, d_model=widths)
         supernet = Supernet.seeded(space, workload, 0).eval()
         with torch.no_grad():
             for parameter in supernet.parameters():
@@ -241,6 +245,11 @@ def test_a_supernet_is_of_one_style():
         supernet.active(other),
     ):
         pass
+
+
+def test_a_supernet_of_embeddings_has_one_width():
+    with pytest.raises(ValueError, match="n_classes must be the pooled width 24 for text_emb.*32"):
+        Supernet(space_of("default"), TEXT_VECTOR)
 
 
 def translator(style, rank=None):
@@ -291,10 +300,10 @@ def test_products_of_translations_are_counted(style):
     assert count(of, MT).macs == sum(ran) + scores
 
 
-def test_translators_have_neither_class_tokens_nor_token_types():
-    for name in ("bert", "vit"):
+def test_translators_refuse_what_they_have_no_use_for():
+    for name in ("bert", "vit", "past", "past-cls", "distilled"):
         with pytest.raises(ValueError, match="style..* must be .* for translation, got"):
-            build_network(translator(STYLES[name]), MT)
+            build_network(translator(EVERY_STYLE[name]), MT)
 
 
 def test_a_compiled_generation_step_repeats_the_last_logits():

@@ -2,7 +2,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from style_fakes import EVERY_STYLE, LM, SEGMENT, TEXT, architecture, workload_of
+from style_fakes import (
+    EVERY_STYLE,
+    IMAGE_VECTOR,
+    LM,
+    MLM,
+    SEGMENT,
+    TEXT,
+    TEXT_VECTOR,
+    architecture,
+    workload_of,
+)
 
 from search_spaces.architecture import DEFAULT_STYLE, STYLES, Architecture, BlockStyle
 from search_spaces.architecture.style import (
@@ -87,7 +97,15 @@ def test_a_style_is_described_by_its_name_or_its_changes():
         ({"biases": {"qkv": 0}}, "style.biases.qkv must be true or false, got 0"),
         ({"n_token_types": -1}, "style.n_token_types must be an integer in 0..65535, got -1"),
         ({"n_token_types": True}, "style.n_token_types must be an integer"),
-        ({"pooling": "max"}, "style.pooling must be one of mean, cls, last, pooler, got 'max'"),
+        (
+            {"pooling": "max"},
+            "style.pooling must be one of mean, cls, last, .*, prefix, got 'max'",
+        ),
+        ({"pooling": "prefix"}, "style.n_prefix_tokens must be >= 1 for the pooling prefix, got"),
+        ({"pooling": "cls-mean"}, "style.n_prefix_tokens must be >= 1 for the pooling cls-mean"),
+        ({"n_prefix_tokens": 1.0}, "style.n_prefix_tokens must be an integer in 0..65535, got 1"),
+        ({"is_causal": 1}, "style.is_causal must be true or false, got 1"),
+        ({"has_head_transform": None}, "style.has_head_transform must be true or false, got None"),
         ("llama", "style must be an object, got 'llama'"),
     ],
 )
@@ -123,8 +141,14 @@ def test_another_family_has_no_style_of_ours():
 @pytest.mark.parametrize(
     "style, workload, message",
     [
-        ("vit", TEXT, "style.has_class_token must be false for text_classification, got true"),
+        ("vit", TEXT, "style.n_prefix_tokens must be 0 for text_classification, got 1"),
         ("bert", SEGMENT, "style.n_token_types must be 0 for image_segmentation, got 2"),
+        ("past", TRANSLATION, "style.is_causal must be false for translation, got true"),
+        (
+            "masked",
+            replace(MLM, n_classes=7),
+            "style.is_head_tied must be false with 7 outputs over a vocabulary of 50, got true",
+        ),
         ("bert", TRANSLATION, "style.n_token_types must be 0 for translation, got 2"),
         (
             "llama",
@@ -134,13 +158,46 @@ def test_another_family_has_no_style_of_ours():
     ],
 )
 def test_a_style_that_a_workload_has_no_use_for_is_refused(style, workload, message):
-    of = replace(architecture(STYLES[style], workload), patch_size=2 if workload.is_image else 1)
+    of = replace(
+        architecture(EVERY_STYLE[style], workload), patch_size=2 if workload.is_image else 1
+    )
     with pytest.raises(ValueError, match=message):
         workload.check_style(of.style)
     if not workload.is_translation:
         for use in (build, count, Workload.check_fits):
             with pytest.raises(ValueError, match=message):
                 use(workload, of) if use is Workload.check_fits else use(of, workload)
+
+
+@pytest.mark.parametrize(
+    "style, workload, message",
+    [
+        ("bert", TEXT_VECTOR, "n_classes must be the pooled width 16 for text_embedding, got 32"),
+        ("vit", IMAGE_VECTOR, "n_classes must be the pooled width 16 for image_embedding, got 32"),
+        ("registers", IMAGE_VECTOR, "must be the pooled width 32 for image_embedding, got 64"),
+    ],
+)
+def test_vectors_are_as_wide_as_what_is_pooled(style, workload, message):
+    style = EVERY_STYLE[style]
+    of = replace(architecture(style, workload), d_model=16)
+    workload = replace(workload, n_classes=32 * style.n_pooled)
+    for use in (build, count, Workload.check_fits):
+        with pytest.raises(ValueError, match=message):
+            use(workload, of) if use is Workload.check_fits else use(of, workload)
+
+
+def test_padding_is_read_back_and_changes_no_older_workload():
+    assert Workload.from_dict(MLM.to_dict()) == MLM and MLM.to_dict()["padding_token"] == 1
+    assert "padding_token" not in TEXT.to_dict() and MLM.key == "mlm@12/b4"
+    for token, workload, message in (
+        (-1, TEXT, "padding_token must be an integer >= 0, got -1"),
+        (1.5, TEXT, "padding_token must be an integer >= 0, got 1.5"),
+        (True, TEXT, "padding_token must be an integer >= 0, got True"),
+        (1, IMAGE_VECTOR, "padding_token must be 0 for image_embedding, got 1"),
+        (1, TRANSLATION, "padding_token must be 0 for translation, got 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(workload, padding_token=token)
 
 
 def test_a_batch_of_several_styles_is_counted_one_by_one():

@@ -118,7 +118,7 @@ def test_another_family_has_no_blocks():
 @pytest.mark.parametrize(
     "blocks, workload, message",
     [
-        ("vit", TEXT, "style.has_class_token must be false for text_classification"),
+        ("vit", TEXT, "style.n_prefix_tokens must be 0 for text_classification"),
         ("bert", IMAGE, "style.n_token_types must be 0 for image_classification"),
         ("bert", SEGMENT, "style.n_token_types must be 0 for image_segmentation"),
     ],

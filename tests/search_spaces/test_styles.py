@@ -1,10 +1,14 @@
 """Networks of every style are what their style says, by a plain float64 transcription."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from style_fakes import (
     EVERY_STYLE,
     LM,
+    TEXT,
+    TEXT_VECTOR,
     Transcription,
     architecture,
     fitting,
@@ -17,6 +21,7 @@ from torch import nn
 from search_spaces.cost.counting import count
 from search_spaces.cost.memory import peak_memory_of
 from search_spaces.models.decoding import decode, empty_caches, generate
+from search_spaces.models.style import TiedHead
 
 STYLES = [pytest.param(style, id=name) for name, style in EVERY_STYLE.items()]
 CASES = [
@@ -60,7 +65,7 @@ def test_counts_are_those_of_the_network_that_is_built(style, workload):
         ran += output.numel() // len(output) * inputs[0].shape[-1]
 
     for module in made.modules():
-        if isinstance(module, nn.Linear) or module is made.head:
+        if isinstance(module, nn.Linear | TiedHead):
             module.register_forward_hook(add)
     made(inputs_of(workload, n=1))
     inside = 2 * workload.n_tokens(of) ** 2 * (4 * 6 + 2 * 10)
@@ -90,6 +95,39 @@ def test_greedy_tokens_are_those_of_full_passes(style):
         with torch.no_grad():
             read = torch.cat([read, made(read)[:, -1].argmax(-1, keepdim=True)], dim=1)
     assert torch.equal(found, read[:, 3:])
+
+
+@pytest.mark.parametrize("workload", [TEXT, TEXT_VECTOR], ids=lambda workload: workload.name)
+@pytest.mark.parametrize("name", ["past", "past-mean", "past-cls"])
+def test_causal_texts_are_those_without_their_padding(name, workload):
+    of = architecture(EVERY_STYLE[name], workload)
+    made, inputs = network(of, workload), inputs_of(workload)
+    with torch.no_grad():
+        found = made(inputs)
+        for row, tokens in zip(found, inputs, strict=True):
+            alone = made(tokens[tokens != workload.padding_token][None])[0]
+            assert torch.allclose(row, alone, atol=1e-5)
+        # A later token changes no earlier one.
+        changed = inputs.clone()
+        changed[:, 0] = inputs[:, 0] % (workload.vocab_size - 2) + 2
+        assert name == "past-cls" or not torch.allclose(made(changed), found, atol=1e-3)
+        changed = inputs.clone()
+        changed[:, 1] = inputs[:, 1] % (workload.vocab_size - 2) + 2
+        assert torch.allclose(made(changed), found, atol=1e-6) == (name == "past-cls")
+    with pytest.raises(ValueError, match="network must be a decoder, got an encoder"):
+        generate(made, inputs, 1)
+
+
+def test_a_token_that_is_not_in_the_vocabulary_pads_nothing():
+    style = EVERY_STYLE["bert"]
+    of = architecture(style, TEXT)
+    whole = replace(TEXT, padding_token=50)
+    made, plain = network(of, whole), network(of, TEXT)
+    inputs = inputs_of(TEXT)
+    expected = torch.from_numpy(Transcription(made, of, whole)(inputs)).float()
+    with torch.no_grad():
+        assert torch.allclose(made(inputs), expected, atol=1e-4)
+        assert not torch.allclose(plain(inputs), expected, atol=1e-2)
 
 
 def test_types_of_tokens_choose_their_vectors():

@@ -29,7 +29,7 @@ def write_source(
     sizes = ", ".join(map(str, workload.input_shape))
     per_token = "N_CLASSES * PATCH**2" if flags["dense"] else "N_CLASSES"
     options = {
-        "attn_mask=keep_BT[:, None, None, :]": flags["mask"],
+        "attn_mask=keep_BT[:, None, None, :]": flags["masked"],
         "is_causal=True": flags["causal"],
         "enable_gqa=True": flags["grouped"],
     }
@@ -42,23 +42,28 @@ def write_source(
             f"{workload.n_classes})",
             "language_modelling": f"logits of each next token (batch, {sizes}, "
             f"{workload.n_classes})",
+            "masked_language_modelling": f"logits of each token (batch, {sizes}, "
+            f"{workload.n_classes})",
+            "text_embedding": f"vectors (batch, {workload.n_classes})",
+            "image_embedding": f"vectors (batch, {workload.n_classes})",
             "question_answering": f"scores of each token as first and last (batch, 2, {sizes})",
         }.get(workload.kind, f"logits (batch, {workload.n_classes})"),
         constants="\n".join(_constants(architecture, workload, labels)),
-        rest=", keep_BT" * flags["mask"] + ", turn_2TE" * flags["rotary"],
-        rest_typed=", keep_BT: Tensor" * flags["mask"] + ", turn_2TE: Tensor" * flags["rotary"],
+        rest=", keep_BT" * flags["masked"] + ", turn_2TE" * flags["rotary"],
+        rest_typed=", keep_BT: Tensor" * flags["masked"] + ", turn_2TE: Tensor" * flags["rotary"],
+        padding=workload.padding_token,
+        n_prefix=style.n_prefix_tokens,
+        d_pooled=f"D_MODEL * {style.n_pooled}"
+        if style.n_pooled > 1 and workload.is_pooled
+        else "D_MODEL",
         options="".join(f", {text}" for text, is_set in options.items() if is_set),
         narrow=".to(x_BTD.dtype)" if flags["widened"] else "",
         embed="Patches()" if workload.is_image else "nn.Embedding(VOCABULARY, D_MODEL)",
         per_token=per_token,
         norm=_norm(style),
         epsilon=style.norm.epsilon,
-        activation={
-            "gelu": "F.gelu({})",
-            "gelu-tanh": 'F.gelu({}, approximate="tanh")',
-            "relu": "F.relu({})",
-            "silu": "F.silu({})",
-        }[style.activation].format("self.gate(x_BTD)" if style.is_gated else "self.up(x_BTD)"),
+        activation=_activated(style, "self.gate(x_BTD)" if style.is_gated else "self.up(x_BTD)"),
+        transformed=_activated(style, "self.dense(x_BTD)"),
         **{f"{name}_bias": getattr(style.biases, name) for name in ("qkv", "o", "ffn", "head")},
         **_angles(style),
         size=workload.input_shape[1:],
@@ -70,10 +75,15 @@ def _flags(architecture: Architecture, workload: Workload) -> dict[str, bool]:
     attention = [layer.attention for layer in architecture.layers]
     in_bf16 = [spec.compression.precision == "bf16" for spec in attention]
     precisions = {block.compression.precision for block in architecture.blocks}
-    mask = not workload.is_image and not workload.is_causal
+    resized, style = architecture.resolution is not None, architecture.style
+    is_causal = workload.reads_past_only(style)
+    masked = workload.has_padding and not is_causal
+    # Of causal networks pooling alone may depend on padding.
+    mask = masked or (
+        workload.has_padding and workload.is_pooled and style.pooling in ("mean", "last")
+    )
     widened = workload.n_tokens(architecture) <= _MOST_WIDENED_TOKENS and any(in_bf16)
     grouped = any(spec.n_heads != spec.n_kv_heads for spec in attention)
-    resized, style = architecture.resolution is not None, architecture.style
     return {
         "pre": style.is_pre_norm,
         "embed_norm": style.norm.after_embeddings,
@@ -86,28 +96,44 @@ def _flags(architecture: Architecture, workload: Workload) -> dict[str, bool]:
         "llama3_scaling": style.positions.scaling is not None
         and style.positions.scaling.kind == "llama3",
         "types": style.n_token_types > 0,
-        "class_token": style.has_class_token,
-        "mean": style.pooling == "mean",
-        "last": style.pooling == "last",
-        "pooler": workload.is_pooled and style.pooling == "pooler",
+        "prefix": style.n_prefix_tokens > 0,
+        **{name: style.pooling == name for name in ("mean", "last", "cls-mean")},
+        "all_prefix": style.pooling == "prefix",
+        "pooler": workload.is_pooled and style.has_pooler,
+        "relu": style.pooling == "pooler-relu",
+        "transform": workload.has_head_transform(style),
+        "headless": workload.is_embedding,
         "tied": workload.has_tied_head(style),
         "tied_bias": workload.has_tied_head(style) and style.biases.head,
         "image": workload.is_image,
-        "causal": workload.is_causal,
+        "causal": is_causal,
+        "decoder": workload.is_causal,
+        "predicts_tokens": workload.predicts_tokens,
         "dense": workload.is_dense,
         "pooled": workload.is_pooled,
         "mask": mask,
+        "masked": masked,
         # Some block computes in another type than the stream.
         "mixed": precisions != {architecture.stream_precision},
         "widened": widened,
         "grouped": grouped,
         # As in ``search_spaces.models.attend``: on CUDA only flash attention takes groups.
-        "repeated": grouped and (mask or widened or not all(in_bf16)),
+        "repeated": grouped and (masked or widened or not all(in_bf16)),
         "shrunk": workload.is_image and resized,
         "cut": not workload.is_image and resized,
         "enlarged": workload.is_dense
         and workload.input_shape[1:] != workload.image_size(architecture),
     }
+
+
+def _activated(style: BlockStyle, text: str) -> str:
+    """Return the source of the activation of ``text``."""
+    return {
+        "gelu": "F.gelu({})",
+        "gelu-tanh": 'F.gelu({}, approximate="tanh")',
+        "relu": "F.relu({})",
+        "silu": "F.silu({})",
+    }[style.activation].format(text)
 
 
 def _norm(style: BlockStyle) -> str:

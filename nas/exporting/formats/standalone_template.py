@@ -12,11 +12,11 @@ Inputs: a batch of $inputs;
 %if image
 standardised as in training.
 %end
-%if causal
+%if decoder
 the first of a text, or all.
 %end
 %if mask
-0 is padding.
+$padding is padding.
 %end
 Outputs: $outputs.
 
@@ -217,12 +217,25 @@ class Patches(nn.Module):
 
 
 %end
+%if transform
+class HeadTransform(nn.Module):
+    """What each token passes before the outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense, self.norm = nn.Linear(D_MODEL, D_MODEL), norm(D_MODEL)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.norm($transformed)
+
+
+%end
 class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = $embed
-%if class_token
-        self.class_token_D = nn.Parameter(torch.zeros(D_MODEL))
+%if prefix
+        self.prefix_ND = nn.Parameter(torch.zeros($n_prefix, D_MODEL))
 %end
 %if types
         self.token_types = nn.Embedding(N_TOKEN_TYPES, D_MODEL)
@@ -240,13 +253,19 @@ class Model(nn.Module):
 %if pooler
         self.pooler = nn.Linear(D_MODEL, D_MODEL)
 %end
+%if transform
+        self.head_transform = HeadTransform()
+%end
+%if headless
+%else
 %if tied
 %if tied_bias
         self.head = nn.Module()
         self.head.bias_C = nn.Parameter(torch.zeros(N_CLASSES))
 %end
 %else
-        self.head = nn.Linear(D_MODEL, $per_token, bias=$head_bias)
+        self.head = nn.Linear($d_pooled, $per_token, bias=$head_bias)
+%end
 %end
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -256,16 +275,16 @@ class Model(nn.Module):
 %if mask
         # Padding is not read; a text's first token always is.
         first_T = torch.arange(inputs.shape[1], device=inputs.device) == 0
-        keep_BT = (inputs != 0) | first_T
+        keep_BT = (inputs != $padding) | first_T
 %end
 %if image
         x_BTD = self.embed(inputs.to(self.embed.project.weight.dtype))
 %else
         x_BTD = self.embed(inputs)
 %end
-%if class_token
-        class_B1D = self.class_token_D.expand(x_BTD.shape[0], 1, -1)
-        x_BTD = torch.cat([class_B1D, x_BTD], dim=1)
+%if prefix
+        prefix_BND = self.prefix_ND.expand(x_BTD.shape[0], -1, -1)
+        x_BTD = torch.cat([prefix_BND, x_BTD], dim=1)
 %end
 %if types
         x_BTD = x_BTD + self.token_types.weight[0]  # all tokens are of the first type
@@ -287,7 +306,11 @@ class Model(nn.Module):
 %if pooled
 %if mean
 %if image
+%if prefix
+        x_BD = x_BTD[:, $n_prefix:].mean(dim=1)
+%else
         x_BD = x_BTD.mean(dim=1)
+%end
 %else
         keep_BT1 = keep_BT.unsqueeze(-1).to(x_BTD.dtype)
         x_BD = (x_BTD * keep_BT1).sum(dim=1) / keep_BT1.sum(dim=1)
@@ -302,16 +325,32 @@ class Model(nn.Module):
         x_BD = x_BTD.gather(1, last_B[:, None, None].expand(-1, 1, D_MODEL)).squeeze(1)
 %end
 %else
+%if cls-mean
+        x_BD = torch.cat([x_BTD[:, 0], x_BTD[:, $n_prefix:].mean(dim=1)], dim=-1)
+%else
+%if all_prefix
+        x_BD = x_BTD[:, :$n_prefix].flatten(1)
+%else
         x_BD = x_BTD[:, 0]
 %end
 %end
+%end
+%end
 %if pooler
+%if relu
+        x_BD = self.pooler(x_BD).relu()
+%else
         x_BD = self.pooler(x_BD).tanh()
 %end
-        return self.head(x_BD)
+%end
+%if headless
+        return x_BD
 %else
-%if class_token
-        x_BTD = x_BTD[:, 1:]  # no pixels are the class token's
+        return self.head(x_BD)
+%end
+%else
+%if prefix
+        x_BTD = x_BTD[:, $n_prefix:]  # no pixels are the prefix tokens'
 %end
 %if dense
         # Outputs of patches become those of their pixels.
@@ -327,7 +366,10 @@ class Model(nn.Module):
         return logits_BHWC
 %end
 %else
-%if causal
+%if predicts_tokens
+%if transform
+        x_BTD = self.head_transform(x_BTD)
+%end
 %if tied
 %if tied_bias
         return F.linear(x_BTD, self.embed.weight, self.head.bias_C)

@@ -1,0 +1,45 @@
+"""Other runtimes compute what networks of every kind of pooling, head and mask compute."""
+
+import pytest
+import torch
+from style_fakes import (
+    EVERY_STYLE,
+    IMAGE,
+    IMAGE_VECTOR,
+    MLM,
+    TEXT,
+    TEXT_VECTOR,
+    architecture,
+    inputs_of,
+    network,
+)
+
+from nas.core.files import write_json
+from nas.exporting.formats.registry import FORMATS
+from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+
+CASES = [
+    ("masked", MLM),
+    ("past", TEXT_VECTOR),
+    ("past-mean", TEXT),
+    ("distilled", TEXT),
+    ("registers", IMAGE),
+    ("two", IMAGE),
+    ("patches", IMAGE_VECTOR),
+]
+
+
+@pytest.mark.parametrize("form", ["onnx", "pt2"])
+@pytest.mark.parametrize("name, workload", CASES, ids=[f"{n}-{w.name}" for n, w in CASES])
+def test_outputs_are_those_of_the_network_at_another_batch_size(name, workload, form, tmp_path):
+    of = architecture(EVERY_STYLE[name], workload)
+    made, inputs = network(of, workload), inputs_of(workload, n=3)
+    write_json(tmp_path / ARCHITECTURE, of.to_dict())
+    write_json(tmp_path / WORKLOAD, workload.to_dict())
+    save_weights(made, tmp_path / WEIGHTS)
+    assert FORMATS[form].refusal(of, workload, "cpu") is None
+    FORMATS[form].write(tmp_path)
+    found = FORMATS[form].load(tmp_path, device="cpu", threads=1).call(inputs)
+    with torch.no_grad():
+        expected = made(inputs)
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
