@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nas.core.nearest import did_you_mean
 from nas.core.user_folders import cache_folder
-from nas.measuring.subject import Subject, in_precision
+from nas.measuring.subject import Subject, in_precision, precision_named
 from search_spaces.architecture import PRECISIONS, Architecture, Precision
 from search_spaces.compression.realness import RealnessReport
 from search_spaces.cost.kernels import kernel_fault
@@ -30,7 +29,7 @@ def variants_of(subject: Subject, device: str, names: Sequence[str] = ()) -> Var
     Raises:
         ValueError: a name is no precision, or none of them can run here.
     """
-    named = tuple(map(_precision, dict.fromkeys(names)))
+    named = tuple(map(precision_named, dict.fromkeys(names)))
     if set(named) == {"fp32"}:
         return Variants({"fp32": subject.checkpoint.architecture}, ())
     report = _probe(subject, device, named or PRECISIONS)
@@ -51,14 +50,6 @@ def variants_of(subject: Subject, device: str, names: Sequence[str] = ()) -> Var
     if not architectures:
         raise ValueError(f"precision must be one that runs on {device}: {'; '.join(left_out)}")
     return Variants(architectures, tuple(left_out))
-
-
-def _precision(name: str) -> Precision:
-    for precision in PRECISIONS:
-        if name == precision:
-            return precision
-    hint = did_you_mean(name, PRECISIONS)
-    raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}{hint}")
 
 
 def _probe(subject: Subject, device: str, choices: Sequence[str]) -> RealnessReport:

@@ -8,8 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.core.files import read_json
+from nas.core.nearest import did_you_mean
 from nas.tasks.base import Task
-from search_spaces.architecture import Architecture, Compression, LayerSpec, Precision
+from search_spaces.architecture import (
+    PRECISIONS,
+    Architecture,
+    Compression,
+    LayerSpec,
+    Precision,
+)
 from search_spaces.workload import PHASES, Phase, Workload
 
 if TYPE_CHECKING:
@@ -97,6 +104,15 @@ def in_precision(architecture: Architecture, precision: Precision) -> Architectu
         for layer in architecture.layers
     )
     return replace(architecture, layers=layers)
+
+
+def precision_named(name: str) -> Precision:
+    """Return the precision called ``name``; raise ``ValueError`` if there is none."""
+    for precision in PRECISIONS:
+        if name == precision:
+            return precision
+    hint = did_you_mean(name, PRECISIONS)
+    raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}{hint}")
 
 
 def _phases(workload: Workload, names: Sequence[str]) -> tuple[Workload, ...]:

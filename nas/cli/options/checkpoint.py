@@ -16,8 +16,8 @@ def add_from(parser: argparse.ArgumentParser, help_text: str) -> None:
     parser.add_argument("--from", dest="checkpoint", metavar="DIR", help=help_text)
 
 
-def add_length_and_precision(parser: argparse.ArgumentParser, *, with_phase: bool) -> None:
-    """Add the options that go with ``--from``; ``with_phase`` adds ``--phase``, too."""
+def add_length_and_precision(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add two of the options that go with ``--from``; ``default`` says which precisions."""
     parser.add_argument(
         "--sequence-length",
         type=int,
@@ -26,16 +26,8 @@ def add_length_and_precision(parser: argparse.ArgumentParser, *, with_phase: boo
     parser.add_argument(
         "--precision",
         action="append",
-        help="with --from: precision of the products (repeatable; default: every one that is "
-        "real on the device)",
+        help=f"with --from: precision of the products (repeatable; default: {default})",
     )
-    if with_phase:
-        parser.add_argument(
-            "--phase",
-            action="append",
-            help="with --from: phase of a language model, prefill or generate (repeatable; "
-            "default: both)",
-        )
 
 
 def checkpoint_of(arguments: argparse.Namespace) -> Checkpoint:
@@ -62,7 +54,7 @@ def sizes_of(
 
 
 def refuse_without_from(arguments: argparse.Namespace, *names: str) -> None:
-    """Raise ``ValueError`` if one of the options ``names`` is set and ``--from`` is not."""
+    """Raise ``ValueError`` if one of the options ``names`` is set without ``--from``."""
     for name in names:
         if arguments.checkpoint is None and getattr(arguments, name) is not None:
             raise ValueError(f"--{name.replace('_', '-')} goes with --from DIR: leave it out")

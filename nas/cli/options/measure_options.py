@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "measure a pretrained checkpoint in each precision: a Hugging Face folder, or a name "
         "owner/name of the hub",
     )
-    add_length_and_precision(parser, with_phase=False)
+    add_length_and_precision(parser, "every one that is real on the device")
     parser.add_argument(
         "--rounds",
         type=int,
