@@ -11,6 +11,7 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture, require_positive_int
 from search_spaces.models.transformer import Transformer
+from search_spaces.pretrained.family import Piece
 from search_spaces.pretrained.matching import POSITIONS, Match
 from search_spaces.pretrained.shapes import empty_network
 from search_spaces.pretrained.tensors import MappedTensors
@@ -87,18 +88,33 @@ class Checkpoint:
                 raise ValueError(f"{path}: {one!r} must equal {other!r} (tied), and differs")
         with torch.no_grad():
             for name, parameter in network.named_parameters():
-                tensors.copy(self.match.sources[name].name, parameter, self._change(name, tensors))
+                pieces = self.match.sources[name]
+                if len(pieces) == 1:
+                    change = self._change(name, pieces[0], tensors)
+                    tensors.copy(pieces[0].source.name, parameter, change)
+                    continue
+                parameter.zero_()
+                for piece in pieces:
+                    region = piece.of(parameter)
+                    part = torch.empty_like(region)
+                    change = self._change(name, piece, tensors)
+                    tensors.copy(piece.source.name, part, change)
+                    region.add_(part)
         return network.eval()
 
-    def _change(self, name: str, tensors: MappedTensors) -> Callable[[Tensor], Tensor]:
-        """What turns the stored tensor of a parameter into it."""
-        source, shape = self.match.sources[name], self.match.shapes[name]
+    def _change(
+        self, name: str, piece: Piece, tensors: MappedTensors
+    ) -> Callable[[Tensor], Tensor]:
+        """What turns a stored tensor into a piece of a parameter."""
+        source, shape = piece.source, piece.shape_in(self.match.shapes[name])
 
         def change(stored: Tensor) -> Tensor:
             value = source.apply(stored, shape)
             if source.scale is not None:
                 scale = tensors.view(source.scale).double()
                 value = value.double() * scale.reshape(-1, *[1] * (value.dim() - 1))
+            if source.factor != 1:
+                value = value * source.factor
             if name == POSITIONS and self.longest is not None:
                 # A network for shorter texts has the first positions only.
                 value = value[: self.workload.input_shape[0]]

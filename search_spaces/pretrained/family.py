@@ -22,34 +22,57 @@ class Stored:
     """Where a parameter of ours is among stored tensors, and what is done to it.
 
     In this order: the tensor is transposed (``is_transposed``: weights ``(d_in, d_out)``), its
-    first ``skip`` rows are left out, and it is cut into ``parts`` equal parts of rows, of which
-    ``part`` is taken. ``is_flat`` reads the values in their order as the parameter's shape, such
-    as a convolution's ``(D, C, P, P)`` as ``(D, C * P * P)``. ``scale`` names a tensor whose
-    values multiply the rows.
+    first ``skip`` and last ``rest`` rows are left out, and it is cut into ``parts`` equal parts of
+    rows, of which ``part`` is taken. ``is_flat`` reads the values in their order as rows of the
+    parameter's shape, such as a convolution's ``(D, C, P, P)`` as ``(D, C * P * P)``. ``scale``
+    names a tensor whose values multiply the rows, ``factor`` multiplies all.
     """
 
     name: str
     part: int = 0
     parts: int = 1
     skip: int = 0
+    rest: int = 0
     is_transposed: bool = False
     is_flat: bool = False
     scale: str | None = None
+    factor: float = 1.0
 
     def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the stored tensor of a parameter of ``shape``; not for ``is_flat``."""
-        stored = (shape[0] * self.parts + self.skip, *shape[1:])
+        """Shape of the stored tensor of a parameter of ``shape``, that it is read as if flat."""
+        stored = (shape[0] * self.parts + self.skip + self.rest, *shape[1:])
         return stored[::-1] if self.is_transposed else stored
 
     def apply(self, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return the parameter of ``shape`` as a view of ``tensor``; ``scale`` is not applied."""
+        """Return the parameter of ``shape`` as a view of ``tensor``, not scaled."""
         if self.is_flat:
-            return tensor.reshape(shape)
+            tensor = tensor.reshape(self.shape_of(shape))
         first = self.skip + self.part * shape[0]
         return (tensor.T if self.is_transposed else tensor)[first : first + shape[0]]
 
 
-Names = Mapping[str, Stored | str]
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of a parameter: from ``start`` to ``stop`` (``None`` is its end) along ``dim``."""
+
+    source: Stored
+    start: int = 0
+    stop: int | None = None
+    dim: int = 0
+
+    def shape_in(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of this part of a parameter of ``shape``."""
+        size = len(range(shape[self.dim])[self.start : self.stop])
+        return (*shape[: self.dim], size, *shape[self.dim + 1 :])
+
+    def of(self, parameter: Tensor) -> Tensor:
+        """Return this part of ``parameter`` as a view."""
+        stop = parameter.shape[self.dim] if self.stop is None else self.stop
+        return parameter.narrow(self.dim, self.start, stop - self.start)
+
+
+# Several pieces of a parameter are added up; what is in none is zero.
+Names = Mapping[str, Stored | str | tuple[Piece, ...]]
 
 
 @dataclass(frozen=True)
@@ -65,13 +88,15 @@ class Blueprint:
     """What a configuration describes, apart from the head's outputs.
 
     ``input_shape`` is a ``Workload``'s, for texts the most tokens, which follows from the key
-    ``limit``. ``vocab_size`` is ``None`` for images.
+    ``limit``. ``vocab_size`` is ``None`` for images. ``names`` are those that depend on the
+    configuration.
     """
 
     architecture: Architecture
     input_shape: tuple[int, ...]
     limit: str
     vocab_size: int | None = None
+    names: Names = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +111,7 @@ class Family:
         read: Describe a configuration, of a network with this head.
         names: Stored tensors of parameters, by parameter, or by module where weight and bias have
             the same names in both. ``{i}`` is the number of a layer.
+        renamed: Last parts of names in older files, and what they are called now.
         prefix: First part of names that files of networks without a head lack.
         ties: Tensors that a file may repeat, and what they must equal.
         spare: Last parts of the names of tensors that no output depends on.
@@ -98,6 +124,7 @@ class Family:
     heads: Mapping[str, Head]
     read: Callable[[Config, Head], Blueprint]
     names: Names
+    renamed: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     ties: Mapping[str, str] = field(default_factory=dict)
     spare: tuple[str, ...] = ()

@@ -15,6 +15,7 @@ from search_spaces.pretrained.folder import CONFIG, PREPROCESSOR, Folder, read_j
 from search_spaces.pretrained.hub import download, is_hub_name
 from search_spaces.pretrained.matching import match
 from search_spaces.pretrained.registry import FAMILIES
+from search_spaces.pretrained.sentences import with_pooling
 from search_spaces.pretrained.shapes import empty_network
 from search_spaces.pretrained.tensors import find_tensors
 from search_spaces.pretrained.vocabulary import check_vocabulary
@@ -53,15 +54,16 @@ def _load(path: Path, name: str) -> Checkpoint:
     head = _head_of(config, family)
     config.check_supported()
     try:
-        blueprint = family.read(config, head)
+        blueprint = with_pooling(family.read(config, head), head, folder)
         labels = _labels(config) if head.kind in _LABELLED else ()
         workload = _workload(_plain(name), head, blueprint, labels)
         workload = _padded(workload, config, family.padding_token)
         network = empty_network(blueprint.architecture, workload)
     except ValueError as error:
-        where = "" if str(error).startswith(str(config.path)) else f"{config.path}: "
+        where = "" if str(error).startswith(str(path)) else f"{config.path}: "
         raise ValueError(f"{where}{error}") from None
-    matched = match(network, family, head, find_tensors(folder), path)
+    names = {**family.names, **head.names, **blueprint.names}
+    matched = match(network, family, names, find_tensors(folder), path)
     tokenizer = folder.tokenizer()
     if tokenizer is not None and blueprint.vocab_size is not None:
         check_vocabulary(tokenizer, blueprint.vocab_size)

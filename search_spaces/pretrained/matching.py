@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import nn
 
 from search_spaces.pretrained.config import shown
-from search_spaces.pretrained.family import Family, Head, Names, Stored
+from search_spaces.pretrained.family import Family, Names, Piece, Stored
 from search_spaces.pretrained.header import DTYPES, Entry
 
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
@@ -23,22 +23,22 @@ POSITIONS = "position_TD"
 class Match:
     """Stored tensors and shapes of parameters, and pairs of stored tensors that must be equal."""
 
-    sources: Mapping[str, Stored]
+    sources: Mapping[str, tuple[Piece, ...]]
     shapes: Mapping[str, tuple[int, ...]]
     equal: tuple[tuple[str, str], ...]
     entries: Mapping[str, Entry]
 
 
 def match(
-    network: nn.Module, family: Family, head: Head, entries: Mapping[str, Entry], folder: Path
+    network: nn.Module, family: Family, names: Names, entries: Mapping[str, Entry], folder: Path
 ) -> Match:
-    """Find the stored tensor of each parameter of ``network``, which may be on ``meta``.
+    """Find the stored tensors of each parameter of ``network``, which may be on ``meta``.
 
     Raises:
         ValueError: a tensor is missing, superfluous, of another shape or of a type without
             weights; the message names the file and the tensor.
     """
-    names = {**family.names, **head.names}
+    entries = _renamed_entries(entries, family.renamed)
     has_prefix = any(name.startswith(family.prefix) for name in entries)
 
     def as_stored(name: str) -> str:
@@ -46,29 +46,48 @@ def match(
 
     sources, shapes = {}, {}
     for parameter, value in network.named_parameters():
-        source = _renamed(source_of(parameter, names), as_stored)
         shapes[parameter] = tuple(value.shape)
-        for name in filter(None, (source.name, source.scale)):
-            if name not in entries:
-                raise ValueError(
-                    f"{folder} must hold the tensor {name!r} (for {parameter} of shape "
-                    f"{shapes[parameter]}), and does not"
-                )
-            _check_type(name, entries[name])
-        _check_shape(source, entries, shapes[parameter])
-        sources[parameter] = source
+        pieces = sources_of(parameter, names)
+        sources[parameter] = tuple(
+            replace(piece, source=_renamed(piece.source, as_stored)) for piece in pieces
+        )
+        for piece in sources[parameter]:
+            source = piece.source
+            for name in filter(None, (source.name, source.scale)):
+                if name not in entries:
+                    raise ValueError(
+                        f"{folder} must hold the tensor {name!r} (for {parameter} of shape "
+                        f"{shapes[parameter]}), and does not"
+                    )
+                _check_type(name, entries[name])
+            _check_shape(source, entries, piece.shape_in(shapes[parameter]))
     ties = {as_stored(one): as_stored(other) for one, other in family.ties.items()}
     return Match(sources, shapes, _equal(sources, entries, ties, family.spare), entries)
 
 
+def _renamed_entries(
+    entries: Mapping[str, Entry], renamed: Mapping[str, str]
+) -> Mapping[str, Entry]:
+    """Entries by the names of today."""
+    current: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        ending = next(filter(name.endswith, renamed), "")
+        now = name.removesuffix(ending) + renamed.get(ending, "")
+        if now in current:
+            raise ValueError(f"{entry.path}: {shown(name)} must stand there once, under one name")
+        current[now] = entry
+    return current
+
+
 def _equal(
-    sources: Mapping[str, Stored],
+    sources: Mapping[str, tuple[Piece, ...]],
     entries: Mapping[str, Entry],
     ties: Mapping[str, str],
     spare: tuple[str, ...],
 ) -> tuple[tuple[str, str], ...]:
     """Pairs of tensors that must be equal; every other tensor must have a use."""
-    used = {name for s in sources.values() for name in (s.name, s.scale) if name is not None}
+    stored = [piece.source for pieces in sources.values() for piece in pieces]
+    used = {name for s in stored for name in (s.name, s.scale) if name is not None}
     equal = []
     for name in sorted(entries.keys() - used):
         entry = entries[name]
@@ -88,7 +107,7 @@ def _equal(
     return tuple(equal)
 
 
-def source_of(parameter: str, names: Names) -> Stored:
+def sources_of(parameter: str, names: Names) -> tuple[Piece, ...]:
     """Return what a name map has for a parameter, by its own name or its module's."""
     number = _LAYER.search(parameter)
     pattern = _LAYER.sub("layers.{i}.", parameter)
@@ -98,8 +117,13 @@ def source_of(parameter: str, names: Names) -> Stored:
         source, suffix = names[module], f".{last}"
     if isinstance(source, str):
         source = Stored(source)
+    if isinstance(source, Stored):
+        source = (Piece(source),)
     layer = number[1] if number else ""
-    return _renamed(source, lambda name: name.replace("{i}", layer), suffix)
+    return tuple(
+        replace(piece, source=_renamed(piece.source, lambda x: x.replace("{i}", layer), suffix))
+        for piece in source
+    )
 
 
 def _renamed(source: Stored, rename: Callable[[str], str], suffix: str = "") -> Stored:
@@ -116,10 +140,10 @@ def _check_type(name: str, entry: Entry) -> None:
 
 def _check_shape(source: Stored, entries: Mapping[str, Entry], shape: tuple[int, ...]) -> None:
     entry = entries[source.name]
+    stored = source.shape_of(shape)
     if source.is_flat:
-        fits, allowed = entry.n_values == math.prod(shape), f"{math.prod(shape)} values"
+        fits, allowed = entry.n_values == math.prod(stored), f"{math.prod(stored)} values"
     else:
-        stored = source.shape_of(shape)
         fits, allowed = entry.shape == stored, f"the shape {stored}"
     if not fits:
         raise ValueError(

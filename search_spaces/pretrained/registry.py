@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from search_spaces.pretrained.bert import BERT, DISTILBERT, ROBERTA
 from search_spaces.pretrained.family import Family
 from search_spaces.pretrained.gpt2 import GPT2
 from search_spaces.pretrained.llama import LLAMA
+from search_spaces.pretrained.vit import DEIT, DINOV2, DINOV2_WITH_REGISTERS, VIT
 
-FAMILIES: tuple[Family, ...] = (LLAMA, GPT2)
+FAMILIES: tuple[Family, ...] = (
+    BERT,
+    ROBERTA,
+    DISTILBERT,
+    VIT,
+    DEIT,
+    DINOV2,
+    DINOV2_WITH_REGISTERS,
+    LLAMA,
+    GPT2,
+)
