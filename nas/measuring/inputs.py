@@ -22,6 +22,9 @@ from nas.tasks.sequences.language_modelling import LanguageModelling
 from nas.tasks.text.classification import TextClassification
 from nas.tasks.text.tokenize import TextEncoder, read_tokenizer
 
+# Characters that fill a token, but for rare ones.
+_MOST_CHARACTERS = 10
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -46,7 +49,7 @@ def inputs_of(task: Task, subject: Subject) -> Inputs:
     if path is None or path.name != TOKENIZER:
         folder = subject.checkpoint.folder.name
         return Inputs(None, f"tokens are random: {folder} has no {TOKENIZER}")
-    texts = _texts(task)
+    texts = _texts(task, workload.input_shape[0])
     if texts is None:
         return Inputs(None, f"tokens are random: task {task.name} has no raw texts")
     chosen = list(islice(texts, workload.batch_size))
@@ -71,8 +74,11 @@ def write_inputs(inputs: Inputs, folder: Path) -> Path | None:
     return path
 
 
-def _texts(task: Task) -> Iterator[str] | None:
-    """Return the validation texts of a task, ``None`` if it has none."""
+def _texts(task: Task, length: int) -> Iterator[str] | None:
+    """Return the validation texts of a task, ``None`` if it has none.
+
+    Passages of language modelling are joined to fill ``length`` tokens.
+    """
     if isinstance(task, TextClassification):
         problems = Problems()
         rows = task.read(problems)
@@ -82,5 +88,9 @@ def _texts(task: Task) -> Iterator[str] | None:
         samples = task.split("validation").inputs
         text = artifact_files_of(task)[TOKENIZER]
         encoder = TextEncoder.from_json(text, samples.shape[1], shift=0, where=TOKENIZER)
-        return (encoder.decode([int(t) for t in row]) for row in samples)
+        n_joined = -(-_MOST_CHARACTERS * length // samples.shape[1])
+        return (
+            "".join(encoder.decode(row.tolist()) for row in samples[start : start + n_joined])
+            for start in range(0, len(samples), n_joined)
+        )
     return None
