@@ -55,7 +55,9 @@ def inputs_of(task: Task, subject: Subject) -> Inputs:
     chosen = list(islice(texts, workload.batch_size))
     chosen = [chosen[i % len(chosen)] for i in range(workload.batch_size)]
     encoder = read_tokenizer(path, workload.input_shape[0], shift=0)
-    tokens_NT = encoder.encode(chosen)
+    tokens_NT, lengths_N = encoder.encode_measured(chosen)
+    is_padding_NT = np.arange(tokens_NT.shape[1]) >= lengths_N[:, None]
+    tokens_NT[is_padding_NT] = workload.padding_token
     vocab_size = workload.vocab_size or 0
     if tokens_NT.max() >= vocab_size:
         raise ValueError(
