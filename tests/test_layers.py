@@ -28,7 +28,7 @@ LAYERS = (
     ("nas.searching.controller", "nas.exporting"),
     ("nas.cluster",),
     ("nas.searching",),
-    ("nas.analysis",),
+    ("nas.analysis", "nas.measuring"),
     ("nas.charts",),
     ("nas.reporting", "nas.cli.options", "nas.cli.output"),
     ("nas.cli.shell",),

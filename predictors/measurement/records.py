@@ -38,7 +38,8 @@ class EnergyRecord:
     In a campaign, ``item`` names the planned item, ``role`` is candidate or fixed reference,
     ``session`` is one run of the command, and ``order`` counts within it. ``reference`` is the
     ``job`` of the last reference before it in its session, empty if there is none. ``drift``
-    contains flags of ``measurement.drift``, empty on disk.
+    contains flags of ``measurement.drift``, empty on disk. ``origin`` says which checkpoint the
+    architecture and its weights came from, empty for random or trained weights of our own.
     """
 
     architecture: Architecture
@@ -67,6 +68,7 @@ class EnergyRecord:
     order: int = 0
     reference: str = ""
     drift: tuple[str, ...] = ()
+    origin: str = ""
 
     @property
     def flags(self) -> tuple[str, ...]:
@@ -76,6 +78,9 @@ class EnergyRecord:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; ``from_dict`` reads it."""
         data = {f.name: getattr(self, f.name) for f in fields(self)}
+        # Left out where empty, so that records without a checkpoint stay as they are.
+        if not self.origin:
+            del data["origin"]
         return data | {
             "schema": SCHEMA_VERSION,
             "architecture": self.architecture.to_dict(),
@@ -102,8 +107,8 @@ class EnergyRecord:
         # ``flags`` repeats the reading's flags for human readers of the file.
         values = {key: value for key, value in data.items() if key not in ("schema", "flags")}
         names = {f.name for f in fields(cls)}
-        if values.keys() != names:
-            odd = ", ".join(sorted(map(str, values.keys() ^ names)))
+        if values.keys() | {"origin"} != names:
+            odd = ", ".join(sorted(map(str, (values.keys() | {"origin"}) ^ names)))
             raise ValueError(f"energy record has missing or unknown keys: {odd}")
         values["architecture"] = Architecture.from_dict(values["architecture"])
         values["workload"] = Workload.from_dict(values["workload"])

@@ -31,15 +31,18 @@ __all__ = [
 class MeasureSetup(TypedDict, total=False):
     """Keyword arguments of a measurement.
 
-    ``device`` is ``cpu`` by default. ``weights`` are trained fp32 weights in safetensors and
-    ``inputs`` a ``.npy`` batch, both random by default. ``lock_folder`` is the machine's own by
-    default, ``seed`` 0.
+    ``device`` is ``cpu`` by default. ``weights`` are trained fp32 weights in safetensors,
+    ``checkpoint`` a Hugging Face folder that has the weights instead, and ``inputs`` a ``.npy``
+    batch; weights and inputs are random by default. ``origin`` goes into the record.
+    ``lock_folder`` is the machine's own by default, ``seed`` 0.
     """
 
     protocol: Required[Protocol]
     device: str
     meter: str | None
     weights: Path | None
+    checkpoint: Path | None
+    origin: str
     inputs: Path | None
     lock_folder: Path | None
     seed: int
@@ -52,7 +55,7 @@ def make_job(
     **setup: Unpack[MeasureSetup],
 ) -> dict[str, Any]:
     """Return the job of ``measurement.worker`` as plain data."""
-    paths = {name: setup.get(name) for name in ("weights", "inputs", "lock_folder")}
+    paths = {name: setup.get(name) for name in ("weights", "checkpoint", "inputs", "lock_folder")}
     return {
         "command": command,
         "architecture": architecture.to_dict(),
@@ -61,6 +64,7 @@ def make_job(
         "device": setup.get("device", "cpu"),
         "meter": setup.get("meter"),
         "seed": setup.get("seed", 0),
+        "origin": setup.get("origin", ""),
         **{name: None if path is None else str(path) for name, path in paths.items()},
     }
 

@@ -7,8 +7,9 @@ stdin is the job as JSON; every line on stdout is a JSON message with an ``event
 seconds do not count towards the measurement's time limit.
 
 * ``measure``: the whole protocol under the device's lock; ``window`` messages, then ``record``.
-* ``serve``: sends ``ready``, then executes ``prepare`` and ``window`` until stdin ends, so that
-  several processes can take turns on one device. The driver holds the lock.
+* ``serve``: sends ``ready``, then executes ``prepare``, ``window`` and ``record`` (the record of
+  all windows so far) until stdin ends, so that several processes can take turns on one device.
+  The driver holds the lock.
 """
 
 from __future__ import annotations
@@ -39,10 +40,11 @@ import numpy as np
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.memory import describe_shortage
 from predictors.measurement.protocol import Protocol
+from predictors.measurement.quality import half_width
 from predictors.measurement.reading import energies_per_unit, make_reading
 from predictors.measurement.records import EnergyRecord
-from predictors.measurement.windows import Measurement, WindowLoop, run_windows
-from predictors.meters.base import Meter, MeterError
+from predictors.measurement.windows import Measurement, WindowLoop, is_rejected, run_windows
+from predictors.meters.base import Meter, MeterError, Window
 from predictors.meters.estimate import watts_per_core
 from predictors.meters.select import choose_meter
 from search_spaces.architecture import Architecture
@@ -51,6 +53,10 @@ from search_spaces.architecture.simulated import simulated_choices
 from search_spaces.workload import Workload
 
 Send = Callable[[dict[str, Any]], None]
+
+
+# Layers that a CPU compiles in the time limit of one kind.
+_DEPTH_OF_A_KIND = 12
 
 
 class Subject:
@@ -70,7 +76,6 @@ class Subject:
         import torch
 
         from search_spaces.compression.apply import compress, prepare_for_inference
-        from search_spaces.models.build import build_network
         from search_spaces.models.decoding import as_priced
         from search_spaces.models.device import use_device
 
@@ -82,11 +87,8 @@ class Subject:
         use_device(device)
         if device == "cpu":
             torch.set_num_threads(self.protocol.threads)
-        model = build_network(self.architecture, self.workload, generator_seed=self.seed)
-        if job["weights"] is not None:
-            from safetensors.torch import load_model
-
-            load_model(model, job["weights"])
+        self.origin = str(job["origin"])
+        model = self._network(job["weights"], job["checkpoint"])
         inputs = torch.from_numpy(_inputs(job["inputs"], self.workload, self.seed))
         on_gpu = lock is not None and device != "cpu"
         # Kernels would disturb another process's windows. Compiling runs none, and need not wait.
@@ -95,8 +97,12 @@ class Subject:
             network, inputs = as_priced(
                 compress(model.to(device), self.architecture), self.workload, inputs
             )
-            # A CPU compiles the network whole.
-            n_kinds = 1 if device == "cpu" else compressed_layer_kinds(self.architecture)
+            # A CPU compiles the network whole, which takes longer the deeper it is.
+            n_kinds = (
+                -(-self.architecture.depth // _DEPTH_OF_A_KIND)
+                if device == "cpu"
+                else compressed_layer_kinds(self.architecture)
+            )
             send({"event": "compiling", "n_kinds": n_kinds})
             prepared = prepare_for_inference(
                 network,
@@ -115,6 +121,24 @@ class Subject:
             self.meter.set_own_processes(lock.processes)
         sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
         self.loop = WindowLoop(prepared.repeat(inputs), self.meter, self.protocol, sync=sync)
+
+    def _network(self, weights: str | None, checkpoint: str | None) -> Any:
+        """Build the network with the weights of a file or a checkpoint, else random ones."""
+        from search_spaces.models.build import build_network
+
+        if checkpoint is not None:
+            from search_spaces.pretrained import load_checkpoint
+
+            loaded = load_checkpoint(checkpoint)
+            if not self.workload.is_image:
+                loaded = loaded.with_length(self.workload.input_shape[0])
+            return loaded.build()
+        network = build_network(self.architecture, self.workload, generator_seed=self.seed)
+        if weights is not None:
+            from safetensors.torch import load_model
+
+            load_model(network, weights)
+        return network
 
 
 # CPU seconds that the server which forked this process spent on imports, for its first child.
@@ -199,13 +223,59 @@ def _serve(subject: Subject, send: Send) -> None:
             "device": subject.meter.device,
         }
     )
+    served = _Served(subject)
     for line in sys.stdin:
-        if json.loads(line)["command"] == "prepare":
-            _, flags = subject.loop.prepare()
-            send({"event": "prepared", "flags": list(flags)})
+        send(served.execute(json.loads(line)["command"]))
+
+
+class _Served:
+    """The commands of ``serve``; keeps the accepted windows for ``record``."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._windows: list[tuple[Window, int]] = []
+        self._n_rejected = 0
+        self._flags: set[str] = set()
+        self._idle_power_w: float | None = None
+        self._held_s = 0.0
+
+    def execute(self, command: str) -> dict[str, Any]:
+        """Run ``command`` and return the message that answers it."""
+        if command == "record":
+            record = make_record(self._subject, self._measurement(), self._held_s)
+            return {"event": "record", "record": record.to_dict()}
+        started = time.perf_counter()
+        answer = self._prepare() if command == "prepare" else self._window()
+        self._held_s += time.perf_counter() - started
+        return answer
+
+    def _prepare(self) -> dict[str, Any]:
+        self._idle_power_w, flags = self._subject.loop.prepare()
+        self._flags |= set(flags)
+        return {"event": "prepared", "flags": list(flags)}
+
+    def _window(self) -> dict[str, Any]:
+        window, n_batches = self._subject.loop.window()
+        self._flags |= set(window.flags)
+        if is_rejected(window):
+            self._n_rejected += 1
         else:
-            window, n_batches = subject.loop.window()
-            send({"event": "window", "window": asdict(window), "n_batches": n_batches})
+            self._windows.append((window, n_batches))
+        return {"event": "window", "window": asdict(window), "n_batches": n_batches}
+
+    def _measurement(self) -> Measurement:
+        windows, batches = zip(*self._windows, strict=True)
+        energies_j = [w.energy_j / n for w, n in self._windows]
+        # Processes of the other networks wait on the device; one that computes has another flag.
+        flags = self._flags - {"foreign_process"}
+        return Measurement(
+            windows,
+            batches,
+            half_width(energies_j) <= self._subject.protocol.target_half_width,
+            self._n_rejected,
+            self._idle_power_w,
+            tuple(sorted(flags)),
+        )
 
 
 def make_record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
@@ -251,6 +321,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         seed=subject.seed,
         has_real_inputs=subject.has_real_inputs,
         compile_s=subject.compile_s,
+        origin=subject.origin,
     )
 
 

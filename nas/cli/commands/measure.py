@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.cli.commands.measure_checkpoint import measure_checkpoint
 from nas.cli.options.common import named_plugins
 from nas.cli.options.measure_options import AUTO, add_options, check
 from nas.cli.output.progress import MeasureProgress
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HELP", "add_options", "run"]
 
-HELP = "measure the joules of architectures without a search"
+HELP = "measure the joules of architectures or of a checkpoint without a search"
 _BATCH_SIZE = 128
 
 
@@ -50,6 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     limits = limits_of(meter)
     meter.close()
     bench = Bench(device, meter.name, meter.source, meter.device, protocol, arguments.seed, limits)
+    if arguments.checkpoint is not None:
+        return measure_checkpoint(arguments, bench, _batch_size(arguments))
     if arguments.active is not None:
         return _active(arguments, bench)
     items = _sampled(arguments, bench) if arguments.space else _from_files(arguments, named)

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from nas.cli.options.checkpoint import add_from, checkpoint_of
 from nas.cli.options.common import add_json
 from nas.cli.options.storage import add_run, loaded
 from nas.cli.output.tables import print_result
 
-HELP = "plot a run: front, progress, predictions, importance of genes, architecture"
+if TYPE_CHECKING:
+    from nas.charts.chart import Chart
+
+HELP = (
+    "plot a run or a checkpoint: front, progress, predictions, importance of genes, architecture"
+)
 WHAT = ("front", "progress", "predictions", "importance", "architecture")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
-    add_run(parser)
+    add_run(parser, is_optional=True)
+    add_from(
+        parser,
+        "draw the architecture of a pretrained checkpoint instead of a run: a Hugging Face "
+        "folder, or a hub name",
+    )
     parser.add_argument(
         "--what",
         choices=WHAT,
@@ -43,18 +56,17 @@ def run(arguments: argparse.Namespace) -> int:
     # Must precede the import of Matplotlib.
     use_private_plot_cache()
     from nas.charts.matplotlib_figure import check_ending, save
-    from nas.charts.of_run import charts_of
 
-    source = loaded(arguments)
+    _check_source(arguments)
     to: Path = arguments.to
     one_file = to.suffix != ""
-    if one_file and arguments.what is None:
+    if one_file and arguments.what is None and arguments.checkpoint is None:
         raise ValueError(f"to must be a folder where --what is left out, got {to}")
     if one_file:
         check_ending(to)
     if arguments.trial is not None and arguments.what not in (None, "architecture"):
         raise ValueError(f"trial must be left out with --what {arguments.what}")
-    names = WHAT if arguments.what is None else (arguments.what,)
+    charts, names = _charts(arguments)
     if not one_file:
         try:
             to.mkdir(parents=True, exist_ok=True)
@@ -65,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     for name in names:
         path = to if one_file else to / f"{name}.png"
         try:
-            save(charts_of(source, name, arguments.trial), path)
+            save(charts(name), path)
         except ValueError as error:
             # Without --what, report the pictures that the run has no data for, and draw the rest.
             if len(names) == 1:
@@ -81,3 +93,35 @@ def run(arguments: argparse.Namespace) -> int:
         {"drawn": drawn, "missing": missing}, "\n".join(drawn.values()), as_json=arguments.json
     )
     return 0
+
+
+def _check_source(arguments: argparse.Namespace) -> None:
+    """Raise ``ValueError`` unless there is a run or a checkpoint, and nothing of the other."""
+    if (arguments.run is None) == (arguments.checkpoint is None):
+        raise ValueError("name a run or --from DIR, one of both")
+    if arguments.checkpoint is None:
+        return
+    if arguments.what not in (None, "architecture"):
+        raise ValueError(f"--from has an architecture to draw: leave out --what {arguments.what}")
+    for option, value in (("--trial", arguments.trial), ("--storage", arguments.storage)):
+        if value is not None:
+            raise ValueError(f"{option} is of a run: leave it out with --from")
+
+
+def _charts(
+    arguments: argparse.Namespace,
+) -> tuple[Callable[[str], tuple[Chart, ...]], tuple[str, ...]]:
+    """Return what makes the charts of a name, and the names."""
+    if arguments.checkpoint is not None:
+        from nas.charts.architecture import architecture_chart
+
+        loaded_from = checkpoint_of(arguments)
+        architecture, workload = loaded_from.architecture, loaded_from.workload
+        title = f"{workload.name}: {architecture.describe()}"
+        chart = architecture_chart(architecture, workload, title, "cpu")
+        return (lambda name: (chart,)), ("architecture",)
+    from nas.charts.of_run import charts_of
+
+    source = loaded(arguments)
+    names = WHAT if arguments.what is None else (arguments.what,)
+    return (lambda name: charts_of(source, name, arguments.trial)), names

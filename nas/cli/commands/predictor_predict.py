@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from nas.cli.options.checkpoint import (
+    add_from,
+    add_length_and_precision,
+    checkpoint_of,
+    refuse_without_from,
+    sizes_of,
+)
 from nas.cli.options.common import add_json
 from nas.cli.output.tables import print_result, render_columns
 from nas.core.units import format_joules
+
+if TYPE_CHECKING:
+    from search_spaces.architecture import Architecture
+    from search_spaces.workload import Workload
 
 HELP = "predict joules of architectures by a saved predictor"
 
@@ -18,13 +30,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the action."""
     parser.add_argument("predictor", type=Path, help="file of nas predictor fit (.safetensors)")
     parser.add_argument(
-        "files", nargs="+", type=Path, help="architectures (.json or .jsonl), or records"
+        "files", nargs="*", type=Path, help="architectures (.json or .jsonl), or records"
+    )
+    add_from(parser, "predict a pretrained checkpoint: a Hugging Face folder, or a hub name")
+    add_length_and_precision(parser, "fp32")
+    parser.add_argument(
+        "--phase",
+        action="append",
+        help="with --from: phase of a language model, prefill or generate (repeatable; default: "
+        "both)",
     )
     parser.add_argument(
-        "--task", default=None, help="task whose workload is predicted (default: digits)"
+        "--task",
+        default=None,
+        help="task whose workload is predicted (default: digits); with --from, the name of it",
     )
     parser.add_argument(
-        "--batch-size", type=int, default=128, help="samples per batch (default: 128)"
+        "--batch-size", type=int, help="samples per batch (default: 128; 1 with --from)"
     )
     parser.add_argument(
         "--confidence",
@@ -40,24 +62,25 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the action."""
-    from nas.cli.options.architecture_files import read_named
-    from nas.tasks.registry import get_task
     from predictors.energy.artifact import load_predictor
 
-    if arguments.batch_size < 1:
-        raise ValueError(f"--batch-size must be an integer >= 1, got {arguments.batch_size}")
+    size = arguments.batch_size
+    if size is not None and size < 1:
+        raise ValueError(f"--batch-size must be an integer >= 1, got {size}")
+    if bool(arguments.files) == (arguments.checkpoint is not None):
+        raise ValueError("name architecture files or --from DIR, one of both")
+    refuse_without_from(arguments, "sequence_length", "precision", "phase")
     saved = load_predictor(arguments.predictor)
     saved.check(device=arguments.for_device)
-    default = get_task(arguments.task or "digits").workload(arguments.batch_size)
+    pairs = _of_files(arguments) if arguments.checkpoint is None else _of_checkpoint(arguments)
     rows: list[dict[str, Any]] = []
-    for named in (named for path in arguments.files for named in read_named(path)):
-        workload = default if named.workload is None or arguments.task else named.workload
-        predicted = saved.predictor.predict([named.architecture], workload, arguments.confidence)
+    for architecture, workload in pairs:
+        predicted = saved.predictor.predict([architecture], workload, arguments.confidence)
         is_trained_on = workload.key in saved.provenance.workloads
         rows.append(
             {
-                "architecture": named.architecture.describe(),
-                "hash": named.architecture.hash,
+                "architecture": architecture.describe(),
+                "hash": architecture.hash,
                 "workload": workload.key,
                 "unit": workload.unit,
                 "energy_j": float(predicted.mean[0]),
@@ -75,6 +98,34 @@ def run(arguments: argparse.Namespace) -> int:
     }
     print_result(data, _text(data), as_json=arguments.json)
     return 0
+
+
+def _of_files(arguments: argparse.Namespace) -> list[tuple[Architecture, Workload]]:
+    """Return the architectures of files, each with its workload."""
+    from nas.cli.options.architecture_files import read_named
+    from nas.tasks.registry import get_task
+
+    default = get_task(arguments.task or "digits").workload(arguments.batch_size or 128)
+    return [
+        (each.architecture, default if each.workload is None or arguments.task else each.workload)
+        for path in arguments.files
+        for each in read_named(path)
+    ]
+
+
+def _of_checkpoint(arguments: argparse.Namespace) -> list[tuple[Architecture, Workload]]:
+    """Return the checkpoint in each precision and phase; print its notes to stderr."""
+    from nas.measuring.subject import in_precision, precision_named, subject_of
+
+    subject = subject_of(checkpoint_of(arguments), sizes_of(arguments, arguments.batch_size))
+    for note in subject.notes:
+        print(f"note: {note}", file=sys.stderr)
+    architecture = subject.checkpoint.architecture
+    return [
+        (in_precision(architecture, precision_named(name)), workload)
+        for workload in subject.workloads
+        for name in dict.fromkeys(arguments.precision or ("fp32",))
+    ]
 
 
 def _text(data: Mapping[str, Any]) -> str:

@@ -5,6 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nas.cli.options.checkpoint import (
+    add_from,
+    add_length_and_precision,
+    refuse_without_from,
+)
 from nas.cli.options.common import (
     add_device,
     add_json,
@@ -28,6 +33,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="architectures as .json (one or a list) or .jsonl; records are measured again with "
         "their own workload and protocol",
     )
+    add_from(
+        parser,
+        "measure a pretrained checkpoint in each precision: a Hugging Face folder, or a name "
+        "owner/name of the hub",
+    )
+    add_length_and_precision(parser, "every one that is real on the device")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="with --from: rounds of fresh processes, over which intervals are (default: 3)",
+    )
     add_plugins(parser)
     parser.add_argument("--space", help="search space to sample from: a preset or a YAML file")
     parser.add_argument(
@@ -47,17 +64,23 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("A", "B"),
         help="measure the ratio of A's joules to B's",
     )
-    parser.add_argument("--task", help="task whose forward pass is measured (default: digits)")
+    parser.add_argument(
+        "--task",
+        help="task whose forward pass is measured (default: digits); with --from, the task of "
+        "the inputs",
+    )
     parser.add_argument("--workload", type=Path, help="workload as JSON, instead of a task's")
     parser.add_argument(
         "--batch-size",
-        help="samples per batch (default: 128; 1 in the latency regime); auto doubles it until "
+        help="samples per batch (default: 128; 1 in the latency regime and with --from); auto "
+        "doubles it until "
         "joules per sample fall by less than 5%%",
     )
     parser.add_argument(
         "--phase",
         action="append",
-        help="phase of a language model, prefill or generate, instead of the task's (repeatable)",
+        help="phase of a language model, prefill or generate, instead of the task's (repeatable; "
+        "with --from by default both)",
     )
     add_device(parser)
     add_meter(parser)
@@ -82,19 +105,30 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def check(arguments: argparse.Namespace) -> None:
     """Raise ``ValueError`` for options that exclude each other, before anything slow."""
     has_space = arguments.space is not None
-    if bool(arguments.files) + has_space + (arguments.compare is not None) != 1:
+    sources = {
+        "architecture files": bool(arguments.files),
+        "--from DIR": arguments.checkpoint is not None,
+        "--space": has_space,
+        "--compare": arguments.compare is not None,
+    }
+    if sum(sources.values()) != 1:
+        given = " and ".join(name for name, is_given in sources.items() if is_given) or "none"
         raise ValueError(
-            "name architecture files, or --space with --sample or --active, or --compare A B"
+            f"name one of architecture files, --from DIR, --space with --sample or --active, and "
+            f"--compare A B, got {given}"
         )
+    refuse_without_from(arguments, "sequence_length", "precision", "rounds")
     if (arguments.sample is not None) + (arguments.active is not None) != has_space:
         raise ValueError("--space must be given with one of --sample and --active")
-    for name in ("sample", "active", "budget_s"):
+    for name in ("sample", "active", "budget_s", "sequence_length", "rounds"):
         value = getattr(arguments, name)
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be > 0, got {value!r}")
     size = arguments.batch_size
     if size is not None and size != AUTO and not (size.isdecimal() and int(size) > 0):
         raise ValueError(f"batch_size must be an integer > 0 or {AUTO}, got {size!r}")
+    if size == AUTO and arguments.checkpoint is not None:
+        raise ValueError(f"--from measures at one batch size: give a number, got {AUTO}")
     if size == AUTO and arguments.active is not None:
         raise ValueError(f"--active measures on one workload: leave out --batch-size {AUTO}")
     if size == AUTO and arguments.regime == "latency":

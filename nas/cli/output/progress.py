@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from predictors.campaign.plan import PlanItem
     from predictors.campaign.slices import SliceProgress
     from predictors.measurement.records import EnergyRecord, Role
+    from predictors.measurement.side_by_side import Result
 
 
 class _Bar:
@@ -177,6 +178,24 @@ class MeasureProgress(_Bar):
             )
         self._show(self._done, progress.done + progress.failed, progress.total)
         self.say(text if self._live else f"{self._done}{text}")
+
+    def on_turn(self, done: int, total: int) -> None:
+        """See ``predictors.campaign.rounds.RoundListener``."""
+        self._show(f"{self._done}turn {done + 1} of {total}")
+
+    def on_round(self, done: int, total: int, results: Sequence[tuple[PlanItem, Result]]) -> None:
+        """See ``predictors.campaign.rounds.RoundListener``."""
+        left_s = (time.perf_counter() - self._started_s) / done * (total - done)
+        self._done = f"round {done}/{total} | ETA {left_s:.0f} s | "
+        self._show(self._done, done, total)
+        for item, result in results:
+            phase = "" if item.workload.phase is None else f" {item.workload.phase}"
+            name = f"{item.architecture.describe()}{phase}"
+            if isinstance(result, Exception):
+                text = f"{name}: failed: {result}"
+            else:
+                text = f"{name}: {format_joules(result.reading.energy_j)}"
+            self.say(text if self._live else f"{self._done}{text}")
 
 
 class StepProgress(_Bar):

@@ -1,0 +1,47 @@
+"""What pretrained.md shows: its Python runs, and its table of families is that of the code."""
+
+import re
+
+import pytest
+from pages import DOCS, blocks, output_of
+from pretrained_fakes import causal, saved
+
+from search_spaces.pretrained.registry import FAMILIES
+
+PAGE = DOCS / "pretrained.md"
+
+
+@pytest.mark.usefixtures("measured_eagerly")
+def test_the_python_of_pretrained_md_runs_as_written(tmp_path):
+    (example,) = blocks(PAGE, "python")
+    (folder,) = re.findall(r'load_checkpoint\("([^"]+)"\)', example)
+    saved(causal("llama", head="Model"), tmp_path / folder)
+    architecture, joules = output_of(example, tmp_path, timeout=240).splitlines()
+    assert architecture.startswith("d24 L3 h4/2")
+    shown = r"fp32: [\d.e-]+ J per sample \(\w+\)"
+    assert re.fullmatch(shown, joules) and (tmp_path / "minilm.jsonl").is_file()
+    printed = blocks(PAGE, "text")[-1].splitlines()
+    assert printed[0] == "d384 L6 h12/12 ff1536 bert(pooling=mean) fp32"
+    assert re.fullmatch(shown, printed[1])
+
+
+def test_every_family_and_kind_of_head_is_in_the_table():
+    table = PAGE.read_text().partition("## Families")[2].partition("|---|---|---|")[2]
+    rows = re.findall(r"^\| (`.+?) \| (.+?) \| (.+?) \|$", table, re.MULTILINE)
+    listed = {}
+    for types, _, heads in rows:
+        for model_type in re.findall(r"`([^`]+)`", types):
+            listed[model_type] = set(heads.split(", "))
+    names = {
+        "text_embedding": "embeddings",
+        "image_embedding": "embeddings",
+        "text_classification": "sequence classification",
+    }
+    kinds = {
+        model_type: {
+            names.get(head.kind, head.kind.replace("_", " ")) for head in family.heads.values()
+        }
+        for family in FAMILIES
+        for model_type in family.classes
+    }
+    assert listed == kinds
