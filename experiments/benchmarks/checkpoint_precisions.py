@@ -113,6 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of fresh processes (default: 3)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
+        "--budget-s",
+        type=float,
+        help="start no round that would not end within these seconds of a model",
+    )
+    parser.add_argument(
         "--records",
         type=Path,
         default=ROOT / "build" / "checkpoint-precisions.jsonl",
@@ -131,9 +136,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             rounds=arguments.rounds,
             device=arguments.device,
             listener=Progress(),
+            **({} if arguments.budget_s is None else {"budget_s": arguments.budget_s}),
         )
-        tables.append(table_of(model, found))
-    sheet.show(*tables)
+        if found.rows:
+            tables.append(table_of(model, found))
+    if not tables:
+        sys.exit("nothing was measured: raise --budget-s")
+    sheet.show(
+        *tables, note="seconds are of the last call: rounds in the records are not repeated"
+    )
     return 0
 
 
