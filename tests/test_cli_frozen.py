@@ -80,7 +80,7 @@ FROZEN = {
         "--carbon-g-per-kwh",
     },
     "explain": {"--storage", "run", "trial", "--json"},
-    "plot": {"--storage", "run", "--what", "--trial", "--to", "--json"},
+    "plot": {"--storage", "run", "--from", "--what", "--trial", "--to", "--json"},
     "report": {"--storage", "run", "--device", "--to", "--optuna", "--watch", "--port", "--json"},
     "compare": {"--storage", "run_a", "run_b", "--device", *FORMATS},
     "export": {
@@ -104,6 +104,10 @@ FROZEN = {
     },
     "measure": {
         "files",
+        "--from",
+        "--sequence-length",
+        "--precision",
+        "--rounds",
         "--space",
         "--sample",
         "--active",
@@ -128,6 +132,10 @@ FROZEN = {
     "predictor fit": {"records", "--to", "--adapt", "--seed", "--json"},
     "predictor predict": {
         "predictor",
+        "--from",
+        "--sequence-length",
+        "--precision",
+        "--phase",
         "files",
         "--task",
         "--batch-size",

@@ -1,9 +1,10 @@
 """Does quantising a small pretrained model save joules?
 
     make checkpoints
-    python -m experiments.benchmarks.checkpoint_precisions
+    python -m experiments.benchmarks.checkpoint_precisions minilm
+    python -m experiments.benchmarks.checkpoint_precisions smollm2-shape
 
-Measures all-MiniLM-L6-v2 and a network of SmolLM2-135M's shape in fp32, bf16 and int8, side by
+Measures all-MiniLM-L6-v2, or a network of SmolLM2-135M's shape, in fp32, bf16 and int8, side by
 side in rounds of fresh processes. The second has random weights: joules do not depend on values
 of weights, and its public weights are not in a package of safetensors.
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 import nas
 from experiments.results.sheet import ROOT, Sheet, add_keep_option
 from experiments.results.table import Column, Table
+from nas.measuring.call import MeasureOptions
 from nas.measuring.measure import CheckpointEnergy
 from predictors.campaign.plan import PlanItem
 from predictors.measurement.side_by_side import Result
@@ -67,6 +69,16 @@ def folder_of(model: str) -> Path:
     return folder
 
 
+def instruction_sets() -> str:
+    """What decides on a CPU which precisions have fast kernels."""
+    import torch
+
+    flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    own = ", ".join(sorted(flags & {"avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"}))
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"torch uses {capability}, with {own or 'no instructions for bf16 or int8'}"
+
+
 class Progress:
     """Prints each round on stderr."""
 
@@ -108,10 +120,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m experiments.benchmarks.checkpoint_precisions",
         description=__doc__.splitlines()[0],
     )
-    parser.add_argument("--model", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("model", choices=MODELS)
     parser.add_argument("--precision", nargs="+", default=list(PRECISIONS))
     parser.add_argument("--rounds", type=int, default=3, help="of fresh processes (default: 3)")
+    parser.add_argument("--sequence-length", type=int, help="tokens of an input (default: 128)")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--budget-s",
+        type=float,
+        help="start no round that would not end within these seconds of a model",
+    )
     parser.add_argument(
         "--records",
         type=Path,
@@ -121,19 +139,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
     arguments.records.parent.mkdir(parents=True, exist_ok=True)
-    sheet = Sheet(parser, arguments, "checkpoint-precisions", arguments.device)
-    tables = []
-    for model in arguments.model:
-        found = nas.measure(
-            folder_of(model),
-            arguments.records,
-            precisions=arguments.precision,
-            rounds=arguments.rounds,
-            device=arguments.device,
-            listener=Progress(),
-        )
-        tables.append(table_of(model, found))
-    sheet.show(*tables)
+    sheet = Sheet(parser, arguments, f"checkpoint-{arguments.model}", arguments.device)
+    options: MeasureOptions = {
+        "precisions": arguments.precision,
+        "rounds": arguments.rounds,
+        "device": arguments.device,
+        "listener": Progress(),
+    }
+    if arguments.budget_s is not None:
+        options["budget_s"] = arguments.budget_s
+    if arguments.sequence_length is not None:
+        options["sequence_length"] = arguments.sequence_length
+    found = nas.measure(folder_of(arguments.model), arguments.records, **options)
+    if not found.rows:
+        sys.exit("nothing was measured: raise --budget-s")
+    note = "seconds are of the last call: rounds in the records are not repeated"
+    sheet.show(table_of(arguments.model, found), note=f"{note}; {instruction_sets()}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,8 +107,11 @@ def plan_measurement(
     sizes: Sizes,
     precisions: tuple[str, ...] = (),
     n_rounds: int = DEFAULT_ROUNDS,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
     """Plan the measurement of ``checkpoint``; ``path`` is the file of records.
+
+    ``say`` is called with a line for each probe of the device, which takes seconds.
 
     Raises:
         ValueError: sizes or precisions do not fit checkpoint or device, or memory is short.
@@ -116,7 +120,7 @@ def plan_measurement(
         raise ValueError(f"rounds must be an integer >= 1, got {n_rounds}")
     _check_path(path)
     subject = subject_of(checkpoint, sizes)
-    variants = variants_of(subject, bench.device, precisions)
+    variants = variants_of(subject, bench.device, precisions, say)
     check_memory(subject, variants.architectures.values(), bench.device)
     inputs = Inputs(None) if sizes.task is None else inputs_of(sizes.task, subject)
     groups = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nas.core.user_folders import cache_folder
@@ -20,11 +20,16 @@ class Variants:
     left_out: tuple[str, ...]
 
 
-def variants_of(subject: Subject, device: str, names: Sequence[str] = ()) -> Variants:
+def variants_of(
+    subject: Subject,
+    device: str,
+    names: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> Variants:
     """Return the precisions to measure on ``device``, fp32 first.
 
     By default those that the device's probe finds real at the checkpoint's width, with ``names``
-    those of them that can run.
+    those of them that can run. ``say`` is called with a line for each shape that is probed now.
 
     Raises:
         ValueError: a name is no precision, or none of them can run here.
@@ -32,7 +37,7 @@ def variants_of(subject: Subject, device: str, names: Sequence[str] = ()) -> Var
     named = tuple(map(precision_named, dict.fromkeys(names)))
     if set(named) == {"fp32"}:
         return Variants({"fp32": subject.checkpoint.architecture}, ())
-    report = _probe(subject, device, named or PRECISIONS)
+    report = _probe(subject, device, named or PRECISIONS, say)
     statuses = ("real", "harmful") if named else ("real",)
     fitting = report.choices(statuses)
     architectures: dict[Precision, Architecture] = {}
@@ -52,7 +57,9 @@ def variants_of(subject: Subject, device: str, names: Sequence[str] = ()) -> Var
     return Variants(architectures, tuple(left_out))
 
 
-def _probe(subject: Subject, device: str, choices: Sequence[str]) -> RealnessReport:
+def _probe(
+    subject: Subject, device: str, choices: Sequence[str], say: Callable[[str], None]
+) -> RealnessReport:
     """Probe ``choices`` at the shapes nearest to the checkpoint's workloads."""
     from predictors.measurement.exclusive import DeviceLock
     from search_spaces.compression import probing
@@ -69,6 +76,9 @@ def _probe(subject: Subject, device: str, choices: Sequence[str]) -> RealnessRep
         shapes=probing.shapes_for(device, [architecture.d_model], rows),
         choices=choices,
         cache_dir=cache_folder(),
+        on_shape=lambda shape, done, total: say(
+            f"probing which precisions are real at {shape} ({done + 1} of {total})"
+        ),
         beside=lock.shared,
         alone=lock.exclusive,
     )

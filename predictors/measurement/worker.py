@@ -56,7 +56,7 @@ Send = Callable[[dict[str, Any]], None]
 
 
 # Layers that a CPU compiles in the time limit of one kind.
-_DEPTH_OF_A_KIND = 12
+_DEPTH_OF_A_KIND = 3
 
 
 class Subject:

@@ -53,8 +53,15 @@ def _load(path: Path, name: str) -> Checkpoint:
     family = family_of(config)
     head = _head_of(config, family)
     config.check_supported()
+    entries = find_tensors(folder)
     try:
         blueprint = with_pooling(family.read(config, head), head, folder)
+        # Before modules are made, whose number is the configuration's word alone.
+        if blueprint.architecture.depth > len(entries):
+            raise ValueError(
+                f"{config.path}: the number of layers must be at most that of stored tensors, "
+                f"{len(entries)}, got {blueprint.architecture.depth}"
+            )
         labels = _labels(config) if head.kind in _LABELLED else ()
         workload = _workload(_plain(name), head, blueprint, labels)
         workload = _padded(workload, config, family.padding_token)
@@ -63,7 +70,7 @@ def _load(path: Path, name: str) -> Checkpoint:
         where = "" if str(error).startswith(str(path)) else f"{config.path}: "
         raise ValueError(f"{where}{error}") from None
     names = {**family.names, **head.names, **blueprint.names}
-    matched = match(network, family, names, find_tensors(folder), path)
+    matched = match(network, family, names, entries, path)
     tokenizer = folder.tokenizer()
     if tokenizer is not None and blueprint.vocab_size is not None:
         check_vocabulary(tokenizer, blueprint.vocab_size)

@@ -16,9 +16,9 @@ from search_spaces.workload import Workload
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Make tensors of one type on one device, and draw no random values.
+    """Make tensors of one type on one device, and neither draw nor scale values.
 
-    On ``meta`` torch first imports packages for random values, which takes seconds.
+    On ``meta`` torch first imports packages for these, which takes seconds.
     """
 
     def __init__(self, device: str, dtype: torch.dtype) -> None:
@@ -35,6 +35,8 @@ class _WithoutValues(TorchFunctionMode):
         values = dict(kwargs or {})
         if func in (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
             return args[0] if args else values["tensor"]
+        if func in (torch.Tensor.mul, torch.Tensor.__mul__):
+            return args[0]
         if func in (torch.empty, torch.ones, torch.randn, torch.zeros):
             values |= {"device": self.device, "dtype": self.dtype}
             func = torch.empty if func is torch.randn else func

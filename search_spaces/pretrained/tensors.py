@@ -6,6 +6,7 @@ operating system: memory holds the network and one chunk of the file.
 
 from __future__ import annotations
 
+import math
 import mmap
 import re
 import sys
@@ -20,7 +21,7 @@ from search_spaces.pretrained.config import shown
 from search_spaces.pretrained.folder import INDEX, WEIGHTS, Folder, read_json
 from search_spaces.pretrained.header import DTYPES, Entry, read_header
 
-_CHUNK_BYTES = 2**24
+_CHUNK_BYTES = 2**23
 _CONVERT = (
     "only safetensors are read, as pickles can run code; convert where you trust it: "
     "load it by the class of `transformers` that config.json names, then save_pretrained"
@@ -110,18 +111,24 @@ class MappedTensors:
             ValueError: a value is not finite.
         """
         source = change(self.view(name))
-        for rows in self._chunks(source):
-            chunk = source[rows]
-            if not bool(torch.isfinite(chunk).all()):
-                path = self._entries[name].path
-                raise ValueError(f"{path}: {name!r} must hold finite values, got NaN or infinity")
-            target[rows].copy_(chunk)
-            self.release()
+        for rows in _chunks(source):
+            target[rows].copy_(source[rows])
+            # Each row of a transposed tensor is on all of its pages.
+            if source.is_contiguous():
+                self.release()
+        self.release()
+        # One pass without temporary tensors; NaN is both the least and the greatest.
+        if not all(math.isfinite(value) for value in target.aminmax()):
+            kind = str(target.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{self._entries[name].path}: {name!r} must hold values that are finite in "
+                f"{kind}, got NaN or infinity"
+            )
 
     def are_equal(self, one: str, other: str) -> bool:
         """Whether two tensors of one shape hold the same values."""
         first, second = self.view(one), self.view(other)
-        for rows in self._chunks(first):
+        for rows in _chunks(first):
             if not torch.equal(first[rows], second[rows].to(first.dtype)):
                 return False
             self.release()
@@ -133,14 +140,12 @@ class MappedTensors:
             for mapped in self._maps.values():
                 mapped.madvise(mmap.MADV_DONTNEED)
 
-    def _chunks(self, tensor: Tensor) -> Iterator[slice]:
-        """Slices of rows; a transposed tensor is one, as each of its rows is on all pages."""
-        if not len(tensor) or not tensor.is_contiguous():
-            yield slice(None)
-            return
-        step = max(1, _CHUNK_BYTES * len(tensor) // max(1, tensor.nbytes))
-        for start in range(0, len(tensor), step):
-            yield slice(start, start + step)
+
+def _chunks(tensor: Tensor) -> Iterator[slice]:
+    """Slices of rows of ``_CHUNK_BYTES``, or of one row."""
+    step = max(1, _CHUNK_BYTES * len(tensor) // max(1, tensor.nbytes))
+    for start in range(0, len(tensor), step):
+        yield slice(start, start + step)
 
 
 def _map(path: Path) -> mmap.mmap:

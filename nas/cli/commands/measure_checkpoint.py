@@ -20,6 +20,10 @@ def measure_checkpoint(arguments: argparse.Namespace, bench: Bench, batch_size: 
     from nas.cli.options.architecture_files import read_complete_records
     from nas.measuring.measure import DEFAULT_ROUNDS, plan_measurement, run_plan
 
+    def say(line: str) -> None:
+        if not arguments.quiet:
+            print(line, file=sys.stderr)
+
     path: Path = arguments.to or Path("measurements.jsonl")
     n_rounds = DEFAULT_ROUNDS if arguments.rounds is None else arguments.rounds
     plan = plan_measurement(
@@ -29,12 +33,12 @@ def measure_checkpoint(arguments: argparse.Namespace, bench: Bench, batch_size: 
         sizes=sizes_of(arguments, batch_size, arguments.workload),
         precisions=tuple(arguments.precision or ()),
         n_rounds=n_rounds,
+        say=say,
     )
     if path.exists():
         read_complete_records(path)
-    if not arguments.quiet:
-        for note in plan.notes:
-            print(f"note: {note}", file=sys.stderr)
+    for note in plan.notes:
+        say(f"note: {note}")
     with MeasureProgress(quiet=arguments.quiet) as progress:
         done = run_plan(
             plan,

@@ -3,6 +3,7 @@ import torch
 
 from nas.core.files import write_json
 from nas.exporting.artifact import COMPRESSED, load_artifact
+from nas.exporting.card import _PIPELINES
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import (
     Architecture,
@@ -14,7 +15,7 @@ from search_spaces.architecture import (
 from search_spaces.compression.apply import compress
 from search_spaces.compression.store import save_compressed
 from search_spaces.models.build import build
-from search_spaces.workload import Workload
+from search_spaces.workload import KINDS, Workload
 
 DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 16)
 
@@ -39,3 +40,7 @@ def test_the_compressed_file_runs_without_the_trained_weights(tmp_path):
     assert torch.equal(load_artifact(tmp_path, small=True).call(inputs), expected)
     with pytest.raises(ValueError, match=r"weights .* must exist"):
         load_artifact(tmp_path)
+
+
+def test_every_kind_of_workload_has_a_name_on_the_hub():
+    assert set(_PIPELINES) == set(KINDS)
