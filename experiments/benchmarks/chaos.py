@@ -97,7 +97,7 @@ class Chaos:
         kind = self._random.choices(KINDS, SHARES)[0]
         time.sleep(self._random.uniform(*PAUSE_S))
         # What has finished by now must be there, as it is, at the end.
-        self.look()
+        self.compare_finished()
         if kind == "driver":
             self.driver.kill()
             self.driver.wait()
@@ -120,7 +120,7 @@ class Chaos:
             time.sleep(0.05)
         return False
 
-    def look(self) -> None:
+    def compare_finished(self) -> None:
         """Compare what had finished with what the study says now.
 
         Raises:
@@ -219,7 +219,7 @@ def compare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
             print(f"{chaos.killed.total()} {dict(chaos.killed)}", file=sys.stderr, flush=True)
         while not chaos.go_on():
             time.sleep(0.2)
-        chaos.look()
+        chaos.compare_finished()
     finally:
         chaos.close()
     chaos_s = time.perf_counter() - started

@@ -25,7 +25,7 @@ from nas.core.retry import is_os_error, persist
 from nas.evaluation.evaluator import Measure
 from nas.records.candidate import Candidate, Measurement, Outcome
 from nas.records.config import GateConfig, SearchConfig
-from nas.records.rungs import Tell
+from nas.records.rungs import OnProgress
 from nas.records.spent import Spent
 from nas.tasks.registry import get_task
 from predictors.measurement.protocol import Protocol
@@ -62,7 +62,7 @@ class SmallEvaluator:
     epoch_s: float
 
     def evaluate(
-        self, candidate: Candidate, folder: Path, measure: Measure, tell: Tell | None = None
+        self, candidate: Candidate, folder: Path, measure: Measure, tell: OnProgress | None = None
     ) -> Outcome:
         """See ``nas.evaluation.evaluator.Evaluator.evaluate``."""
         with _alive(self.alive, "worker"):
