@@ -25,7 +25,7 @@ from experiments import recipes
 from experiments.benchmarks.formula import formula_joules
 from nas.records.config import SearchConfig
 from nas.tasks.registry import get_task
-from nas.training.fit import Look, Setting, Watch, fit
+from nas.training.fit import EpochResult, Setting, Watch, fit
 from search_spaces.architecture import Architecture
 from search_spaces.space.sampling import sample
 
@@ -55,16 +55,16 @@ def record(config: SearchConfig, architecture: Architecture) -> Curve:
     """Train ``architecture`` by the recipe of ``config`` and return its learning curve."""
     task = get_task(config.task)
     workload = task.workload(config.batch_size)
-    looks: list[Look] = []
+    results: list[EpochResult] = []
     started = time.process_time()
     fitted = fit(
         architecture,
         Setting(task, workload, seed=config.seed),
         config.training,
-        watch=Watch(range(1, config.training.epochs), looks.append),
+        watch=Watch(range(1, config.training.epochs), results.append),
     )
     train_s = time.process_time() - started
-    qualities = [look.quality for look in looks] + [fitted.validation]
+    qualities = [result.quality for result in results] + [fitted.validation]
     return Curve(
         architecture.hash,
         formula_joules(architecture, workload),

@@ -22,19 +22,23 @@ first was cut: ``--budget-s`` starts no second shape that would end later.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
+from experiments.benchmarks.compression_lines import (
+    COMPILED,
+    CONTROL,
+    EAGER,
+    Line,
+    append_lines,
+    read_lines,
+)
 from experiments.benchmarks.digits_accuracy import digits_accuracies
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
@@ -53,7 +57,7 @@ from search_spaces.architecture.layer_kinds import compressed_layer_kinds
 from search_spaces.architecture.simulated import simulated_choices
 from search_spaces.compression.apply import compress, prepare_for_inference, run_eagerly
 from search_spaces.compression.inherit import inherit
-from search_spaces.compression.probing import device_name, top_kernel, versions
+from search_spaces.compression.probing import top_kernel
 from search_spaces.compression.store import stored_tensors
 from search_spaces.compression.timing import median_ratio, time_in_turns
 from search_spaces.models.build import build
@@ -63,51 +67,8 @@ from search_spaces.workload import Workload
 DEPTH, TOKEN_SIDE = 2, 8
 PRECISIONS = ("fp32", "bf16", "int8", "fp8", "int8wo", "int4wo")
 STRUCTURES = ("half-ffn", "half-depth", "half-width", "rank-d/4")
-# On CUDA quantised variants are compiled and plain ones are not: these tell how much of a gain is
-# the compiler's, and quantised variants are compared with the faster of both. On CPUs all are
-# compiled.
-COMPILED = ("fp32 compiled", "bf16 compiled")
-# The same network once more: how far apart equals lie says how far a ratio can be trusted.
-CONTROL = "bf16 again"
 CHOICES = (*PRECISIONS, *COMPILED, "2:4", "unstructured-90", *STRUCTURES, "half-ffn int8", CONTROL)
-EAGER = "fp32 eager"
-# Precisions and masks whose products read bf16 are compared with it.
-_AGAINST_BF16 = ("fp8", "int8wo", "int4wo", "2:4")
-_PAYS = 0.97
 _TURNS, _TURN_S = 9, 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One choice at one shape; ratios below 1 are a gain, ``None`` is what was not measured."""
-
-    d_model: int
-    batch_size: int
-    choice: str
-    status: str
-    time_s: float | None = None
-    time_to_eager: float | None = None
-    time_to_fp32: float | None = None
-    time_to_bf16: float | None = None
-    size_bytes: int | None = None
-    size_ratio: float | None = None
-    output_error: float | None = None
-    joules_per_sample: float | None = None
-    joules_to_bf16: float | None = None
-    mode: str | None = None
-    kernel: str | None = None
-
-    @property
-    def verdict(self) -> str:
-        """Whether the choice pays at this shape; fp32 is what it is compared with."""
-        if self.choice in ("fp32", EAGER, *COMPILED, CONTROL):
-            return ""
-        if self.time_to_fp32 is None or self.status == "simulated":
-            return self.status
-        ratio = self.time_to_fp32
-        if self.choice in _AGAINST_BF16 and self.time_to_bf16 is not None:
-            ratio = self.joules_to_bf16 or self.time_to_bf16
-        return "does not pay" if ratio > _PAYS else "pays"
 
 
 def architecture_of(choice: str, d_model: int) -> Architecture:
@@ -303,34 +264,6 @@ def tables(
     return found
 
 
-def read_lines(path: Path, device: str) -> list[Line]:
-    """Lines of this device and these versions; others in the file are left out."""
-    if not path.exists():
-        return []
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    here = _identity(device)
-    return [Line(**r["line"]) for r in records if {k: r[k] for k in here} == here]
-
-
-def _identity(device: str) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "device": device_name(device),
-        "versions": versions(device) | {"python": platform.python_version()},
-        "threads": torch.get_num_threads() if device == "cpu" else None,
-    }
-
-
-def _append(path: Path, lines: Sequence[Line], device: str) -> None:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    text = "".join(
-        json.dumps(_identity(device) | {"date": now, "line": asdict(line)}, allow_nan=False) + "\n"
-        for line in lines
-    )
-    with path.open("a", encoding="utf-8") as file:
-        file.write(text)
-
-
 def _shapes(text: str | None, device: str) -> list[tuple[int, int]]:
     if text is None:
         if device.startswith("cuda"):
@@ -392,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = run_shape(d_model, batch_size, device, on_choice)
         lines += found
         if arguments.records is not None:
-            _append(arguments.records, found, device)
+            append_lines(arguments.records, found, device)
         longest_s = max(longest_s, time.monotonic() - begun)
     accuracies = {} if arguments.no_accuracy or left else digits_accuracies(device)
     sheet.show(*tables(lines, accuracies), keep=not left)

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from experiments.benchmarks.formula import formula_joules, formula_reading
+from experiments.benchmarks.one_process import open_session
 from experiments.recipes import quickstart
 from nas.core.estimate import Score
 from nas.pareto.hypervolume import hypervolume
@@ -22,10 +23,6 @@ from nas.records.candidate import Measurement
 from nas.records.candidate import Outcome as TrialOutcome
 from nas.records.config import SearchConfig
 from nas.records.trial import Trial
-from nas.searching.controller.sampler_by_name import make_sampler
-from nas.searching.controller.session import Session
-from nas.searching.gating.gate import CandidatePool, Gate
-from nas.store.storage import StudyStore
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
@@ -113,17 +110,7 @@ class Trainings:
 def search(config: SearchConfig, trainings: Trainings, folder: Path) -> Outcome:
     """Run one search, one candidate at a time."""
     workload = get_task(config.task).workload(config.batch_size)
-    sampler = make_sampler(
-        config.sampler,
-        config.seed,
-        config.space,
-        workload,
-        startup_trials=config.gate.startup_trials,
-    )
-    store = StudyStore.create(folder, None, "scratch", config.space, sampler)
-    pool = CandidatePool.sample(config.space, config.seed)
-    gate = Gate(workload, config.gate, seed=config.seed, pool=pool)
-    session = Session(config, workload, store, gate)
+    session = open_session(config, folder, "scratch")
     points: list[tuple[float, float, float]] = []
     volumes: list[tuple[float, float]] = []
     train_s: list[float] = []

@@ -30,6 +30,7 @@ from typing import Any
 import torch
 
 from experiments.benchmarks.formula import formula_joules, formula_reading
+from experiments.benchmarks.one_process import open_session
 from experiments.benchmarks.scratch_search import Outcome, Trainings, search, space, volume
 from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
@@ -42,10 +43,6 @@ from nas.records.candidate import Candidate
 from nas.records.config import SearchConfig
 from nas.records.supernet import SupernetConfig, choose_finalists
 from nas.records.trial import Trial
-from nas.searching.controller.sampler_by_name import make_sampler
-from nas.searching.controller.session import Session
-from nas.searching.gating.gate import CandidatePool, Gate
-from nas.store.storage import StudyStore
 from nas.tasks.registry import get_task
 from nas.training.config import SupernetRecipe
 from search_spaces.architecture import Architecture
@@ -95,17 +92,7 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     _, train_s = timed(prepare_supernet, config.evaluation(), home, folder / "locks")
     trainer = TrainingEvaluator(config.evaluation(), folder / "none", folder / "locks")
     evaluator = SupernetEvaluator.of(config.evaluation(), trainer, home)
-    sampler = make_sampler(
-        config.sampler,
-        config.seed,
-        config.space,
-        workload,
-        startup_trials=config.gate.startup_trials,
-    )
-    store = StudyStore.create(folder, None, "supernet", config.space, sampler)
-    pool = CandidatePool.sample(config.space, config.seed)
-    gate = Gate(workload, config.gate, seed=config.seed, pool=pool)
-    session = Session(config, workload, store, gate)
+    session = open_session(config, folder, "supernet")
     measure = _by_formula(workload)
 
     def home_of(candidate: Candidate) -> Path:

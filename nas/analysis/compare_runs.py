@@ -14,7 +14,7 @@ from nas.store.run import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ComparedRun:
     """One of the two compared fronts. ``label`` is A or B.
 
     ``hypervolume`` is quality times decades of joules (and of each further objective) from the
@@ -47,13 +47,13 @@ class RunsCompared:
     objectives: tuple[str, ...]
     reference: tuple[float, ...]
     reference_is_set: bool
-    sides: tuple[Side, Side]
+    runs: tuple[ComparedRun, ComparedRun]
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         data = asdict(self)
-        for side in data["sides"]:
+        for side in data["runs"]:
             side["dominated"] = [
                 {"trial": trial, "by": list(by)} for trial, by in side["dominated"].items()
             ]
@@ -85,7 +85,7 @@ def compare_runs(a: Run, b: Run) -> RunsCompared:
         None if reference is None else volume_losses([reference])[0].tolist(),
     )
     volumes, coverage = compared.volumes, compared.coverage
-    sides = (
+    runs = (
         _side("A", a, fronts, volumes[0], coverage[0], compared.dominated_a),
         _side("B", b, fronts[::-1], volumes[1], coverage[1], compared.dominated_b),
     )
@@ -93,8 +93,8 @@ def compare_runs(a: Run, b: Run) -> RunsCompared:
         objectives=("quality", "joules", *(costs if same_costs else ())),
         reference=reference or volume_values(compared.reference),
         reference_is_set=reference is not None,
-        sides=sides,
-        notes=tuple(_notes(a, b, sides, same_costs)),
+        runs=runs,
+        notes=tuple(_notes(a, b, runs, same_costs)),
     )
 
 
@@ -105,11 +105,11 @@ def _side(
     volume: float,
     covers: float,
     dominators: Sequence[Sequence[int]],
-) -> Side:
+) -> ComparedRun:
     """Return the side of the first of two fronts; ``dominators`` are positions in the second."""
     front, other = fronts
     first = described_member(front)
-    return Side(
+    return ComparedRun(
         label=label,
         run=str(run.folder),
         device=first.device,
@@ -128,10 +128,10 @@ def _side(
     )
 
 
-def _notes(a: Run, b: Run, sides: Sequence[Side], same_costs: bool) -> list[str]:
+def _notes(a: Run, b: Run, runs: Sequence[ComparedRun], same_costs: bool) -> list[str]:
     """Return notes on figures of the two fronts that are not comparable."""
     notes = []
-    one, two = sides
+    one, two = runs
     if not same_costs:
         notes.append(
             "the runs have different objectives: they are compared in quality and joules alone"

@@ -123,7 +123,7 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         raise ValueError(f"trial must be one of run {run.folder} ({allowed}), got {number}")
     record, goals = by_number[number], run.config.goals
     compared = {r.number: r for r in judged(records)}
-    feasible = [r for r in compared.values() if goals.keeps(r)]
+    feasible = [r for r in compared.values() if goals.meets_limits(r)]
     is_judged = number in compared
     rivals = [r for r in feasible if is_judged and _dominates(goals, r, record)]
     on_front = {r.number for r in goals.front(records)}

@@ -49,7 +49,7 @@ def history_of(run: Run) -> History | None:
     if volume is None:
         return None
     (reference,) = volume_losses([volume.reference])
-    compared = {r.number for r in judged(records) if goals.keeps(r)}
+    compared = {r.number for r in judged(records) if goals.meets_limits(r)}
     ended = run.ended_at_s()
     first_s = min(ended.values(), default=0.0)
     teacher, supernet = run.teacher(), run.supernet()

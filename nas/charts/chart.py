@@ -153,7 +153,12 @@ class Chart:
 
 
 def _plain(value: Axis | Mark | Series | Text | Chart) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__slots__}
+    return {name: _rounded(getattr(value, name)) for name in value.__slots__}
+
+
+def _rounded(value: Any) -> Any:
+    """Return a float with the digits that a screen can show, so that pages are smaller."""
+    return float(f"{value:.6g}") if type(value) is float else value
 
 
 def mark(

@@ -52,6 +52,9 @@ def fidelity_chart(records: Sequence[Trial], metric: Metric) -> Chart | None:
 def _curve(
     title: str, x: Axis, y: Axis, role: str, points: Sequence[tuple[float, float]]
 ) -> Chart:
-    marks: tuple[Mark, ...] = line(*points)
+    # Steps of equal height are one stair: a page of thousands of trials has dozens of marks.
+    heights = [None, *(y for _, y in points)]
+    stairs = [point for point, before in zip(points, heights, strict=False) if point[1] != before]
+    marks: tuple[Mark, ...] = line(*stairs, *points[-1:])
     series = (Series(role, "", "none", marks, "stairs"), Series(role, "", "circle", marks[-1:]))
     return Chart(title, x, y, series, height=0.52)

@@ -51,8 +51,8 @@ class RayBackend:
         self._held.__exit__(*error)
 
     @property
-    def is_asked_for_meters(self) -> bool:
-        """Whether the meter is known only on the nodes that measure."""
+    def meters_are_remote(self) -> bool:
+        """Whether only the nodes that measure have the meters."""
         return self._driver.address != LOCAL or bool(self._names)
 
     def find_meter(self, device: str, meter: str | None) -> MeterFound:

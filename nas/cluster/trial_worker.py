@@ -24,7 +24,7 @@ from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
 from nas.evaluation.outcome import failed_in, folder_of, local, outcome, outcome_in
 from nas.records.candidate import Candidate, Outcome
 from nas.records.replicas import write_result
-from nas.records.rungs import Progress, Tell
+from nas.records.rungs import OnProgress, Progress
 from nas.records.trial import Trial
 
 # Keys of the results that a worker reports to Tune.
@@ -89,7 +89,7 @@ def evaluate_trial(
     folder: Place,
     evaluator: Evaluator,
     measure: Measure,
-    tell: Tell | None = None,
+    tell: OnProgress | None = None,
     timeout_s: float | None = None,
     further: Sequence[RayMeasure] = (),
 ) -> Outcome:

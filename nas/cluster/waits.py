@@ -13,15 +13,15 @@ import ray
 
 from nas.cluster import ray_internals
 from nas.core.every import every
-from nas.core.retry import Tell
+from nas.core.retry import OnWait
 from nas.searching.controller.session import Listener
 
 _PREFIX = "wait-"
 _POLL_S = 1.0
 
 
-def tell_driver(who: str) -> Tell:
-    """Return a ``Tell`` for ``nas.core.retry`` in a worker; ``who`` names the waiting trial."""
+def tell_driver(who: str) -> OnWait:
+    """Return an ``OnWait`` for ``nas.core.retry`` in a worker; ``who`` names the waiting trial."""
 
     def report(reason: str) -> None:
         if not ray.is_initialized():

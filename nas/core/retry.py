@@ -73,7 +73,7 @@ _SHORT_WRITE = re.compile(r"^\d+ requested and \d+ written$")
 _IN_TEXT = tuple(os.strerror(n) for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 # Called with the reason of a wait.
-Tell = Callable[[str], None]
+OnWait = Callable[[str], None]
 
 
 class Waits:
@@ -109,7 +109,7 @@ class Waits:
 @dataclass(frozen=True, slots=True)
 class _Patience:
     wait_s: float
-    tell: Tell | None
+    tell: OnWait | None
     waits: Waits
 
 
@@ -117,7 +117,7 @@ _current: ContextVar[_Patience | None] = ContextVar("patience", default=None)
 
 
 @contextmanager
-def patience(tell: Tell | None = None, wait_s: float | None = None) -> Iterator[Waits]:
+def patience(tell: OnWait | None = None, wait_s: float | None = None) -> Iterator[Waits]:
     """Make ``persist`` retry in this context, with a timeout of ``wait_s`` for each call.
 
     The default is the environment variable ``JOULENAS_PATIENCE_S``, else ten minutes. ``tell`` is

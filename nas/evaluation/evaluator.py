@@ -16,7 +16,7 @@ from nas.core.time_limit import check_time
 from nas.records.candidate import Candidate, Measurement, Outcome, Training
 from nas.records.config import EvaluationConfig
 from nas.records.replicas import save_scores
-from nas.records.rungs import Progress, RungPoint, Tell
+from nas.records.rungs import OnProgress, Progress, RungPoint
 from nas.records.spent import SPENT, Spending
 from predictors.measurement.accounting import whole_device
 from predictors.measurement.records import EnergyRecord
@@ -24,7 +24,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
-    from nas.training.fit import Look
+    from nas.training.fit import EpochResult
     from predictors.measurement.accounting import EnergySpan
     from predictors.measurement.exclusive import DeviceLock
     from search_spaces.models.transformer import Transformer
@@ -52,7 +52,7 @@ class Evaluator(Protocol):
     """Interface to evaluate candidates."""
 
     def evaluate(
-        self, candidate: Candidate, folder: Place, measure: Measure, tell: Tell | None = None
+        self, candidate: Candidate, folder: Place, measure: Measure, tell: OnProgress | None = None
     ) -> Outcome:
         """Evaluate ``candidate``, with its files in ``folder``, and return a complete outcome.
 
@@ -81,7 +81,7 @@ class TrainingEvaluator:
         candidate: Candidate,
         folder: Place,
         measure: Measure,
-        tell: Tell | None = None,
+        tell: OnProgress | None = None,
         initial: Transformer | None = None,
     ) -> Outcome:
         """See ``Evaluator``; training starts from the weights of ``initial``, if set."""
@@ -184,7 +184,7 @@ class _Watcher:
     """Recorder of a trial's progress: writes each rung to disk, then reports it."""
 
     def __init__(
-        self, folder: Place, span: EnergySpan, spending: Spending, tell: Tell | None
+        self, folder: Place, span: EnergySpan, spending: Spending, tell: OnProgress | None
     ) -> None:
         self._path = folder / _PROGRESS
         self._span, self._spending, self._tell = span, spending, tell
@@ -192,13 +192,13 @@ class _Watcher:
         self.curve: tuple[RungPoint, ...] = () if earlier is None else earlier.curve
         self.planned_epochs = None if earlier is None else earlier.planned_epochs
 
-    def record(self, look: Look) -> None:
+    def record(self, result: EpochResult) -> None:
         """Record a rung; a resumed training may repeat its last one."""
-        point = RungPoint(look.epoch, look.quality.value, look.quality.standard_error)
-        self.curve = (*(p for p in self.curve if p.epoch < look.epoch), point)
-        self.planned_epochs = look.epochs
+        point = RungPoint(result.epoch, result.quality.value, result.quality.standard_error)
+        self.curve = (*(p for p in self.curve if p.epoch < result.epoch), point)
+        self.planned_epochs = result.epochs
         spent = self._spending.total(self._span.lap())
-        progress = Progress(self.curve, look.epochs, look.start, spent)
+        progress = Progress(self.curve, result.epochs, result.start, spent)
         write_json(self._path, to_plain(progress))
         if self._tell is not None:
             self._tell(progress)

@@ -92,8 +92,8 @@ class Backend(AbstractContextManager["Backend"], Protocol):
     """Context in which a search trains and measures."""
 
     @property
-    def is_asked_for_meters(self) -> bool:
-        """Whether the context must be entered before ``find_meter`` and ``find_meters``."""
+    def meters_are_remote(self) -> bool:
+        """Whether meters are on other nodes: enter the context before ``find_meter``."""
 
     def find_meter(self, device: str, meter: str | None) -> MeterFound:
         """Return the meter of ``device``.

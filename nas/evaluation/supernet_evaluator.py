@@ -12,7 +12,7 @@ from nas.evaluation.evaluator import Measure, TrainingEvaluator
 from nas.evaluation.supernet_weights import SharedWeights, rebuilt, teacher_of
 from nas.records.candidate import Candidate, Measurement, Outcome, Training
 from nas.records.config import EvaluationConfig
-from nas.records.rungs import Tell
+from nas.records.rungs import OnProgress
 from nas.records.spent import Spent
 from nas.training.config import DistillConfig
 from search_spaces.architecture import Compression
@@ -66,7 +66,7 @@ class SupernetEvaluator:
         return cls(replace(trainer, config=finishing, teacher=teacher), SharedWeights.load(folder))
 
     def evaluate(
-        self, candidate: Candidate, folder: Place, measure: Measure, tell: Tell | None = None
+        self, candidate: Candidate, folder: Place, measure: Measure, tell: OnProgress | None = None
     ) -> Outcome:
         """See ``Evaluator.evaluate``."""
         import torch

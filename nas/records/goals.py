@@ -139,7 +139,7 @@ class Goals:
             excess["max_latency_s"] = math.log(_measured(record, "latency") / self.max_latency_s)
         return excess
 
-    def keeps(self, record: Trial) -> bool:
+    def meets_limits(self, record: Trial) -> bool:
         """Return whether a complete trial is within all limits."""
         limits = (("params", self.max_params), ("memory", self.max_memory_bytes))
         return max(self.excess(record).values(), default=0.0) <= 0 and all(
@@ -152,7 +152,7 @@ class Goals:
 
         Trials with inherited weights are included only if no other trial is complete.
         """
-        feasible = [r for r in judged(records) if self.keeps(r)]
+        feasible = [r for r in judged(records) if self.meets_limits(r)]
         mask = non_dominated_mask([self.values(r) for r in feasible], self.maximize)
         return [r for r, on_front in zip(feasible, mask, strict=True) if on_front]
 

@@ -75,4 +75,4 @@ class Progress:
 
 
 # Callback for a trial's progress at each rung; it stops the trial by raising an error.
-Tell = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]

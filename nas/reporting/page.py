@@ -61,7 +61,7 @@ def write_page(data: Mapping[str, Any], path: Path) -> None:
 
 def embedded(data: Mapping[str, Any]) -> str:
     """Return JSON that is safe inside an element: no character can begin or end one."""
-    text = json.dumps(data, allow_nan=False)
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for character, escape in _ESCAPES.items():
         text = text.replace(character, escape)
     return text

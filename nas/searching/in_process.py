@@ -17,7 +17,7 @@ from pathlib import Path
 from nas.core import interrupts
 from nas.core.every import every
 from nas.core.files import Place, as_local
-from nas.core.retry import AwayError, Tell, naming_storage, patience
+from nas.core.retry import AwayError, OnWait, naming_storage, patience
 from nas.core.time_limit import check_time, time_left_s, time_limit
 from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
 from nas.evaluation.executor import Ended, Executor, Judge, Lost, Measuring, Stopped
@@ -46,7 +46,7 @@ _LOOK_S = 0.5
 class InProcessBackend(AbstractContextManager["InProcessBackend"]):
     """Backend that runs everything in this process and starts nothing."""
 
-    is_asked_for_meters = False
+    meters_are_remote = False
 
     def __init__(self, driver: Driver, listener: Listener | None) -> None:
         """Create a backend; ``listener`` receives messages about waiting."""
@@ -94,7 +94,7 @@ class InProcessBackend(AbstractContextManager["InProcessBackend"]):
         """See ``Backend``."""
         return InProcessExecutor(evaluator, folder, measuring, self._driver, self._waits)
 
-    def _waits(self, what: str) -> Tell | None:
+    def _waits(self, what: str) -> OnWait | None:
         return storage_waits(self._listener, what)
 
 
@@ -109,7 +109,7 @@ class InProcessExecutor:
         trials_folder: Place,
         measuring: Measuring,
         driver: Driver,
-        waits: Callable[[str], Tell | None] = lambda _: None,
+        waits: Callable[[str], OnWait | None] = lambda _: None,
     ) -> None:
         """Create an executor; ``waits`` returns a receiver of messages about waiting."""
         self._evaluator, self._folder = evaluator, trials_folder

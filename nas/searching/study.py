@@ -173,7 +173,7 @@ def _run_search(
         backend = _backend(driver, config, listener)
         meter_name = config.meter if run is None else run.meter
         measured: tuple[MeterFound, ...] = ()
-        if backend.is_asked_for_meters:
+        if backend.meters_are_remote:
             stack.enter_context(backend)
         if config.measure_on:
             first, *further = config.measure_on
@@ -201,7 +201,7 @@ def _run_search(
             check_writable(place_of(config.files_at))
         # All checks come before the first write.
         store = open_study(run, sampler) if run is not None and has_study(run) else None
-        if not backend.is_asked_for_meters:
+        if not backend.meters_are_remote:
             stack.enter_context(backend)
         backend.check_paths(config, files, folder)
         if run is None:
@@ -313,7 +313,7 @@ def _add_finalists(run: Run, session: Session, gate: Gate) -> None:
     complete = [
         record
         for record in session.searched()
-        if record.state == "complete" and (record.baseline or config.goals.keeps(record))
+        if record.state == "complete" and (record.baseline or config.goals.meets_limits(record))
     ]
     chosen: list[int] = []
     if complete:

@@ -230,7 +230,9 @@ class Run:
         goals = self.config.goals
         requested = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
         workload = self.workload if self.config.supernet is not None else None
-        trials = [r for r in judged(self.trials()) if goals.keeps(r) and requested.keeps(r)]
+        trials = [
+            r for r in judged(self.trials()) if goals.meets_limits(r) and requested.meets_limits(r)
+        ]
         trials = trials if holds is None else [record for record in trials if holds(record)]
         return Front.of(
             [figures_of(record) for record in trials],

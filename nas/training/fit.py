@@ -52,7 +52,7 @@ class TrainedTeacher:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class EpochResult:
     """Validation result after ``epoch`` of ``epochs``: fp32 weights, not masked or quantised."""
 
     epoch: int
@@ -69,7 +69,7 @@ class Watch:
     """
 
     epochs: Container[int]
-    report: Callable[[Look], None]
+    report: Callable[[EpochResult], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def fit(
         if watch is not None and epoch < recipe.epochs and epoch in watch.epochs:
             quality = setting.quality(model.eval())
             model.train()
-            watch.report(Look(epoch, recipe.epochs, start, quality))
+            watch.report(EpochResult(epoch, recipe.epochs, start, quality))
 
     setting.train(model, recipe, on_epoch=look, checkpoints=checkpoints)
     return replace(recover(model, architecture, setting, config), start=start)

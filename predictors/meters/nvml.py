@@ -236,9 +236,9 @@ class NvmlMeter(Meter):
             watts = sum(self._read_power(handle) for handle in self._handles.values())
             self._samples.append((self._clock(), watts))
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Poll the counter, as a thread does unless ``background`` is off."""
-        self._steps.look()
+        self._steps.poll()
 
     def close(self) -> None:
         """See ``Meter.close``."""

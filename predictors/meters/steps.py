@@ -29,12 +29,12 @@ class StepWatcher:
         *,
         background: bool = True,
     ) -> None:
-        """``read`` returns each counter's value; without ``background``, callers call ``look``."""
+        """``read`` returns each counter's value; without ``background``, callers call ``poll``."""
         self._read, self._clock, self._background = read, clock, background
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._shown: dict[str, int] = {}
-        self._looked_s = 0.0
+        self._polled_s = 0.0
         self._n_awaited = 0
         self._steps: dict[str, list[Step]] = {}
         self._failure: MeterError | None = None
@@ -53,19 +53,19 @@ class StepWatcher:
         Raises:
             MeterError: a counter is lost or stands still.
         """
-        started_s = self._looked_s = self._clock()
+        started_s = self._polled_s = self._clock()
         self._failure = None
         self._shown = self._read()
         self._steps = {name: [] for name in self._shown}
         self._n_awaited = n
         self._stop.clear()
-        thread = threading.Thread(target=self._look_on, daemon=True)
+        thread = threading.Thread(target=self._poll_on, daemon=True)
         if self._background:
             thread.start()
         try:
             while not self._is_over():
                 work()
-                self.look()
+                self.poll()
                 waited_s = self._clock() - started_s
                 if not self._is_over() and waited_s > _TIMEOUT_S * n:
                     raise MeterError(f"the energy counter did not move for {waited_s:.1f} s")
@@ -78,7 +78,7 @@ class StepWatcher:
             raise self._failure
         return steps
 
-    def look(self) -> None:
+    def poll(self) -> None:
         """Read the counters once and record steps, if any are awaited.
 
         Raises:
@@ -92,18 +92,18 @@ class StepWatcher:
             for name, value in now.items():
                 if value != self._shown[name]:
                     # The step was, on average, half-way since the last reading.
-                    self._steps[name].append(((self._looked_s + now_s) / 2, value))
+                    self._steps[name].append(((self._polled_s + now_s) / 2, value))
             self._shown = now
-            self._looked_s = now_s
+            self._polled_s = now_s
 
     def _is_over(self) -> bool:
         return self._failure is not None or all(
             len(steps) >= self._n_awaited for steps in self._steps.values()
         )
 
-    def _look_on(self) -> None:
+    def _poll_on(self) -> None:
         while not self._is_over() and not self._stop.wait(_LOOK_S):
             try:
-                self.look()
+                self.poll()
             except MeterError as error:
                 self._failure = error

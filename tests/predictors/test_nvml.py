@@ -45,7 +45,7 @@ def naive_error(driver, seconds):
 @pytest.mark.parametrize("tick_s", TICKS_S)
 def test_aligned_windows_are_right_where_naive_ones_err(tick_s):
     meter, driver = make(FakeGpu(power_w=300.0, tick_s=tick_s))
-    driver.watchers = [meter.look]
+    driver.watchers = [meter.poll]
     # Twenty ticks or twenty-one are seen of twenty and a half: whichever the phase, 2.4% off.
     seconds = 20.5 * tick_s
     for offset_s in (0.0, 0.013, 0.037, 0.071):
@@ -59,7 +59,7 @@ def test_aligned_windows_are_right_where_naive_ones_err(tick_s):
 @pytest.mark.parametrize("batch_s", [0.004, 0.03, 0.08])
 def test_screening_windows_are_right_however_long_a_batch_takes(tick_s, batch_s):
     meter, driver = make(FakeGpu(power_w=300.0, tick_s=tick_s))
-    driver.watchers = [meter.look]
+    driver.watchers = [meter.poll]
     rng = random.Random(0)
 
     def call():
@@ -103,7 +103,7 @@ def test_several_gpus_are_summed_each_by_its_own_uuid_and_its_own_ticks():
 @pytest.mark.parametrize("batch_s", [0.001, 0.08])
 def test_the_counters_own_period_is_measured_however_long_a_batch_takes(tick_s, batch_s):
     meter, driver = make(FakeGpu(tick_s=tick_s))
-    driver.watchers = [meter.look]
+    driver.watchers = [meter.poll]
     assert meter.tick_s is None
     meter.measure_tick(lambda: driver.advance(batch_s))
     assert meter.tick_s == pytest.approx(tick_s, abs=0.0015)
@@ -183,7 +183,7 @@ def test_listing_processes_takes_nothing_from_a_window(listing_s):
     # The board idles while the driver looks processes up, which belongs to no window.
     gpu = FakeGpu(power_w=300.0, idle_w=80.0, listing_s=listing_s)
     meter, driver = make(gpu)
-    driver.watchers = [meter.look]
+    driver.watchers = [meter.poll]
     for _ in range(3):
         window = measure(meter, driver, 1.0, step_s=0.001)
         assert window.energy_j / window.duration_s == pytest.approx(300, rel=3e-4)
@@ -317,7 +317,7 @@ def test_the_period_is_measured_under_load_although_idle_comes_first():
     # A counter that steps four times as seldom when the board idles, as power states do.
     gpu = FakeGpu(tick_s=0.08)
     meter, driver = make(gpu)
-    driver.watchers = [meter.look]
+    driver.watchers = [meter.poll]
     protocol = get_protocol("screening")
 
     def call():
@@ -334,7 +334,7 @@ def test_the_period_is_measured_under_load_although_idle_comes_first():
 def test_power_follows_load_and_a_window_holds_what_was_drawn():
     gpu = FakeGpu(power_of_load=lambda load: 80 + 220 * load)
     meter, driver = make(gpu)
-    driver.watchers = [meter.look]
+    driver.watchers = [meter.poll]
     for load, watts in ((0.0, 80), (0.5, 190), (1.0, 300)):
         meter.begin(lambda load=load: driver.advance(0.003, load))
         for _ in range(50):

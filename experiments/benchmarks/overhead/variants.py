@@ -22,7 +22,7 @@ from nas.evaluation.evaluator import Measure
 from nas.evaluation.executor import Measuring
 from nas.records.candidate import Candidate, Outcome
 from nas.records.config import GateConfig, SamplerName, SearchConfig
-from nas.records.rungs import Tell
+from nas.records.rungs import OnProgress
 from nas.records.trial import Trial
 from nas.searching.controller.session import Snapshot
 from nas.searching.gating.gate import FIT_SHARE, Gate
@@ -67,7 +67,7 @@ class Formula:
     sleep_s: float = 0.0
 
     def evaluate(
-        self, candidate: Candidate, folder: Path, measure: Measure, tell: Tell | None = None
+        self, candidate: Candidate, folder: Path, measure: Measure, tell: OnProgress | None = None
     ) -> Outcome:
         """See ``nas.evaluation.evaluator.Evaluator``."""
         time.sleep(self.sleep_s)

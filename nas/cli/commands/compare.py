@@ -14,7 +14,7 @@ from nas.core.units import format_interval, meter_label
 from nas.tasks.base.metric import get_metric
 
 if TYPE_CHECKING:
-    from nas.analysis.compare_runs import RunsCompared, Side
+    from nas.analysis.compare_runs import ComparedRun, RunsCompared
 
 HELP = "compare the fronts of two runs of one task, or of a run on two devices"
 SCHEMA_VERSION = 1
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def render(compared: RunsCompared) -> str:
     """Render the members of both fronts, then the figures."""
-    metric = get_metric(compared.sides[0].members[0].metric)
+    metric = get_metric(compared.runs[0].members[0].metric)
     reference = reference_text(compared.objectives, compared.reference, metric)
     why = (
         "as set"
@@ -73,7 +73,7 @@ def render(compared: RunsCompared) -> str:
         else "a tenth of the joint extent beyond the worst of both"
     )
     lines = [render_columns(*_table(compared)), ""]
-    for side in compared.sides:
+    for side in compared.runs:
         label = meter_label(side.meter, is_estimate=side.is_estimate)
         lines.append(
             f"{side.label}: {side.run}, {side.workload} on "
@@ -89,12 +89,12 @@ def render(compared: RunsCompared) -> str:
     return "\n".join([*lines, *(f"note: {note}" for note in compared.notes)])
 
 
-def _both_ways(compared: RunsCompared) -> tuple[tuple[Side, Side], ...]:
-    return compared.sides, compared.sides[::-1]
+def _both_ways(compared: RunsCompared) -> tuple[tuple[ComparedRun, ComparedRun], ...]:
+    return compared.runs, compared.runs[::-1]
 
 
 def _table(compared: RunsCompared) -> Table:
-    units = {member.unit for side in compared.sides for member in side.members}
+    units = {member.unit for side in compared.runs for member in side.members}
     energy = f"energy per {units.pop()}" if len(units) == 1 else "energy"
     rows = [
         (
@@ -116,6 +116,6 @@ def _csv_rows(compared: RunsCompared) -> list[dict[str, Any]]:
         {"run": side.run, "label": side.label}
         | {name: getattr(m, name) for name in _CSV_FIELDS}
         | {"dominated_by": " ".join(map(str, side.dominated.get(m.trial, ())))}
-        for side in compared.sides
+        for side in compared.runs
         for m in side.members
     ]

@@ -155,8 +155,8 @@ class Answer:
             }
         if self.exportable is not None:
             data["exportable"] = {
-                "forms": list(self.exportable.formats),
-                "left_out": {why: list(at) for why, at in self.exportable.excluded.items()},
+                "formats": list(self.exportable.formats),
+                "excluded": {why: list(at) for why, at in self.exportable.excluded.items()},
             }
         if self.lifetimes:
             data["lifetimes"] = [asdict(x) | {"energy_j": x.energy_j} for x in self.lifetimes]

@@ -1,11 +1,17 @@
 // State, events, and the polling of a live page.
 
 const POLL_MS = 2000;
-let data = JSON.parse(get("data").textContent);
+let data, byNumber;
+use(JSON.parse(get("data").textContent));
 const view = { budget: Infinity, least: -Infinity, frontOnly: false, selected: null, by: 0 };
 
+function use(fresh) {
+  data = fresh;
+  byNumber = new Map(data.trials.map((t) => [t.trial, t]));
+}
+
 function trialOf(number) {
-  return data.trials.find((t) => t.trial === number);
+  return byNumber.get(number);
 }
 
 function pointOf(number) {
@@ -184,7 +190,7 @@ async function poll() {
     if (!answer.ok) throw new Error(await answer.text());
     const fresh = await answer.json();
     document.documentElement.setAttribute("data-contact", "yes");
-    if (fresh.version !== data.version) { data = fresh; render(); }
+    if (fresh.version !== data.version) { use(fresh); render(); }
   } catch (error) {
     document.documentElement.setAttribute("data-contact", "no");
     get("status").textContent = `no answer from nas report (${error.message}); asking again`;

@@ -82,7 +82,7 @@ class Counts:
     def _enter_complete(self, record: Trial) -> None:
         judged = self._judged.setdefault(record.weights, _Complete(0, []))
         judged.n += 1
-        if not self._goals.keeps(record):
+        if not self._goals.meets_limits(record):
             return
         # A dominated trial stays dominated, so the last front suffices.
         judged.front = self._goals.front([*judged.front, record])

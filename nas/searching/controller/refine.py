@@ -40,7 +40,7 @@ class Refinement:
         ``kept`` is the folder to which workers write, if it is not ``trials_folder``: results are
         copied from there.
         """
-        self._records = [r for r in records if r.state == "complete" and goals.keeps(r)]
+        self._records = [r for r in records if r.state == "complete" and goals.meets_limits(r)]
         self._folder, self._goals = trials_folder, goals
         self.budget = budget
         self._in_flight: set[tuple[int, int]] = set()

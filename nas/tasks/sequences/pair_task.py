@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from nas.tasks.base import SPLITS
 from nas.tasks.base.artifact_files import TOKENIZER
 from nas.tasks.base.cache import CachedTexts, write_texts
-from nas.tasks.base.file_task import RowTask, Rows
+from nas.tasks.base.file_task import Rows, RowTask
 from nas.tasks.base.lengths import summary_of
 from nas.tasks.base.metric import get_metric
 from nas.tasks.base.problems import Problems

@@ -19,7 +19,7 @@ import numpy as np
 from nas.tasks.base import SPLITS, SplitName
 from nas.tasks.base.artifact_files import LABELS, TOKENIZER
 from nas.tasks.base.columns import COLUMN_KEYS
-from nas.tasks.base.file_task import RowTask, Rows
+from nas.tasks.base.file_task import Rows, RowTask
 from nas.tasks.base.labels import encode_labels
 from nas.tasks.base.lengths import summary_of
 from nas.tasks.base.problems import Problems

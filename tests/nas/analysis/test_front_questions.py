@@ -182,7 +182,7 @@ def test_a_limit_that_is_broken_is_named(tmp_path):
 def test_two_runs_side_by_side(folders, capsys):
     a, b = (run_file.load(folder) for folder in folders)
     found = compare_runs(a, b)
-    one, two = found.sides
+    one, two = found.runs
     assert (one.label, two.label) == ("A", "B") and one.hypervolume > 0 < two.hypervolume
     rivals = {m.trial: m for m in two.members}
     for m in one.members:
@@ -197,7 +197,7 @@ def test_two_runs_side_by_side(folders, capsys):
         assert set(by) == expected
     data = json.loads(asked(capsys, "compare", *folders, "--json"))
     check_schema(data, "compare")
-    assert data["sides"][0]["hypervolume"] == one.hypervolume
+    assert data["runs"][0]["hypervolume"] == one.hypervolume
     table = asked(capsys, "compare", *folders)
     assert f"hypervolume of A: {one.hypervolume:.4f}" in table
     rows = list(csv.DictReader(io.StringIO(asked(capsys, "compare", *folders, "--csv"))))
@@ -205,8 +205,8 @@ def test_two_runs_side_by_side(folders, capsys):
     markdown = asked(capsys, "compare", *folders, "--markdown").splitlines()
     assert len(markdown) == len(rows) + 2
     itself = compare_runs(a, a)
-    assert itself.sides[0].hypervolume == itself.sides[1].hypervolume
-    assert itself.sides[0].covers == 1 and not itself.sides[0].dominated and itself.notes == ()
+    assert itself.runs[0].hypervolume == itself.runs[1].hypervolume
+    assert itself.runs[0].covers == 1 and not itself.runs[0].dominated and itself.notes == ()
 
 
 def test_what_does_not_compare_is_said(folders, tmp_path, capsys):

@@ -16,6 +16,7 @@ from nas.charts.architecture import architecture_chart
 from nas.charts.blocks import blocks_of
 from nas.charts.importance import importance_chart
 from nas.charts.matplotlib_figure import save
+from nas.charts.progress import progress_charts
 from nas.cli.main import main
 from nas.pareto.hypervolume import hypervolume
 from search_spaces.architecture import (
@@ -49,6 +50,19 @@ def test_the_history_ends_at_the_fronts_hypervolume_and_the_searchs_joules(run):
     losses = np.column_stack([[1 - a for a, _ in values], [np.log10(j) for _, j in values]])
     corner = (1 - history.reference[0], np.log10(history.reference[1]))
     assert steps[11].hypervolume == pytest.approx(hypervolume(losses, corner, (False, False)))
+
+
+def test_stairs_have_a_mark_for_each_change_alone(run):
+    history = history_of(run)
+    volumes = [step.hypervolume for step in history.steps]
+    chart = progress_charts(history, "", "joules")[0]
+    stairs = [(mark.x, mark.y) for mark in chart.series[0].marks]
+    n_changes = sum(a != b for a, b in zip(volumes, volumes[1:], strict=False))
+    assert len(stairs) == 1 + n_changes + 1 < len(volumes)
+    assert stairs[-1] == (len(volumes), volumes[-1])
+    # Each step has the height of the last stair up to it.
+    for step in history.steps:
+        assert [y for x, y in stairs if x <= step.evaluations][-1] == step.hypervolume
 
 
 def test_predictions_are_those_of_trials_that_were_measured(run):

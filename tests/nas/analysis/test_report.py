@@ -58,6 +58,15 @@ def test_the_page_holds_what_the_front_says(run, data):
     assert way["trials"].startswith("12, in ") and "seed 0" in search["search"]
 
 
+def test_a_page_of_thousands_of_trials_is_below_20_megabytes(data):
+    n = len(data["trials"])
+    assert n > 5
+    # A trial's own data and its marks in two charts; steps of the history are counted by stairs.
+    own = {"trials": data["trials"], "charts": data["charts"] | {"progress": []}}
+    assert len(embedded(own)) / n * 5000 < 20e6
+    assert ": " not in embedded({"a": [1, 2], "b": 3})
+
+
 def test_its_version_changes_with_the_run_alone(run, data):
     assert page_data(run)["version"] == data["version"]
     other = page_data(replace(run, metric=BITS_PER_BYTE))

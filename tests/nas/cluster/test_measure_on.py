@@ -166,9 +166,9 @@ def test_a_run_is_compared_with_itself_on_two_devices(run, capsys):
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     check_schema(found, "compare")
-    assert [side["measured_on"] for side in found["sides"]] == ["big", "small"]
+    assert [side["measured_on"] for side in found["runs"]] == ["big", "small"]
     assert f"joules are of different devices: {BIG} and {SMALL}" in found["notes"]
-    fronts = [[m["trial"] for m in side["members"]] for side in found["sides"]]
+    fronts = [[m["trial"] for m in side["members"]] for side in found["runs"]]
     assert fronts == [[m.trial for m in run.on(name).front()] for name in ("big", "small")]
     assert main(words) == 0
     assert "on small (Small board)" in capsys.readouterr().out

@@ -31,7 +31,7 @@ def test_counts_are_what_counting_again_would_say(goals, weights):
             counts.put(record, records.get(number))
             records[number] = record
         known = list(records.values())
-        kept = [r.objectives for r in judged(known) if goals.keeps(r)]
+        kept = [r.objectives for r in judged(known) if goals.meets_limits(r)]
         assert [r.number for r in counts.front] == [r.number for r in goals.front(known)]
         assert counts.best_quality == max((a for a, _ in kept), default=None)
         assert counts.least_energy_j == min((e for _, e in kept), default=None)
