@@ -1,6 +1,7 @@
 """Campaigns on a fake board whose joules are known: plan, drift, resume, faults."""
 
 import errno
+import functools
 import os
 from dataclasses import replace
 from statistics import median
@@ -27,6 +28,7 @@ DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 16)
 PROTOCOL = Protocol("p", 0.1, 5, 2.0, idle_s=0.5, block_size=4, chunk_s=0.003)
 
 
+@functools.cache
 def make_plan(n=24, seed=0, protocol=PROTOCOL):
     return plan_campaign([Part(SPACE, DIGITS, n)], protocol=protocol, device="cuda:0", seed=seed)
 
