@@ -85,7 +85,7 @@ def made_record(
 class FormulaMeasure:
     """Stands for a search's measuring, which compiles for many times as long as it trains here."""
 
-    def __init__(self, *_):
+    def __init__(self, *_, **__):
         pass
 
     def __call__(self, architecture, workload, weights, inputs):

@@ -10,7 +10,6 @@ from typing import Any, Self
 import ray
 
 from nas.cluster import connect
-from nas.cluster.driver import TuneExecutor
 from nas.cluster.roles import EnergyShare, Trainers, find_any_meter, find_named_meters
 from nas.cluster.shipping import check_paths
 from nas.cluster.waits import hear_waits, tell_driver
@@ -100,6 +99,9 @@ class RayBackend:
 
     def executor(self, evaluator: Evaluator, folder: Place, measuring: Measuring) -> Executor:
         """See ``Backend``."""
+        # A local import: Tune takes seconds, in which the workers import torch.
+        from nas.cluster.driver import TuneExecutor
+
         return TuneExecutor(evaluator, folder, measuring, self._driver)
 
 

@@ -40,6 +40,7 @@ from nas.evaluation.executor import Ended, Judge, Lost, Measuring, Stopped
 from nas.evaluation.outcome import finished_in, folder_of
 from nas.records.candidate import Candidate, Outcome
 from nas.records.rungs import Progress
+from nas.store.cluster_address import LOCAL
 from nas.store.driver import Driver
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -101,7 +102,7 @@ class TuneExecutor:
 
     def _trainable(self) -> Any:
         driver, measuring = self._driver, self._measuring
-        measure, *further = _measures(measuring)
+        measure, *further = _measures(measuring, is_here=self._is_measured_here())
         trainable = tune.with_parameters(
             run_trial,
             evaluator=self._evaluator,
@@ -113,6 +114,16 @@ class TuneExecutor:
         trainers = Trainers.here(driver.workers, measuring.device)
         gpus = trainers.gpu_share(driver.gpus_per_trial)
         return tune.with_resources(trainable, {"cpu": 1, "gpu": gpus})
+
+    def _is_measured_here(self) -> bool:
+        """Whether workers measure themselves: this machine trains alone, and on its CPU.
+
+        Several processes on one GPU would each hold memory of it while they wait for the device.
+        """
+        nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
+        return (
+            self._driver.address == LOCAL and self._measuring.device == "cpu" and len(nodes) == 1
+        )
 
     def _tuner(self, trainable: Any, folder: str) -> tune.Tuner:
         return tune.Tuner(
@@ -133,11 +144,11 @@ class TuneExecutor:
         )
 
 
-def _measures(measuring: Measuring) -> list[RayMeasure]:
+def _measures(measuring: Measuring, *, is_here: bool) -> list[RayMeasure]:
     """Return one measurement for each device; the first supplies the objectives."""
     protocol, locks = measuring.protocol, measuring.lock_folder
     if not measuring.measured:
-        return [RayMeasure(measuring.device, measuring.meter, protocol, locks)]
+        return [RayMeasure(measuring.device, measuring.meter, protocol, locks, is_here=is_here)]
     return [
         RayMeasure(device.device, device.meter, protocol, locks, name=device.name)
         for device in measuring.measured

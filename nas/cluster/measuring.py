@@ -4,7 +4,8 @@ A node that measures has 1 of the custom resource ``joule_meter`` for each of it
 ``joule_meter_NAME`` for each device that a search names. A task takes half of each: while one
 holds the device's exclusive lock and measures, the next may import and compile, which takes
 several times as long. The lock (``predictors.measurement.exclusive``) keeps windows from
-overlapping with each other and with training.
+overlapping with each other and with training. On a search's own Ray, trials on a CPU measure in
+their own workers (``RayMeasure.is_here``).
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ def measuring_options(name: str | None) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class RayMeasure:
-    """``Measure`` as a Ray task on a node with the device called ``name``, or with any meter."""
+    """``Measure`` as a Ray task on a node with the device called ``name``, or with any meter.
+
+    With ``is_here`` the trial's own worker measures, which has the device: a task would need
+    another process that imports Ray.
+    """
 
     device: str
     meter: str
@@ -55,11 +60,14 @@ class RayMeasure:
     lock_folder: Path | None
     function: Callable[..., EnergyRecord] = measure_candidate
     name: str | None = None
+    is_here: bool = False
 
     def __call__(
         self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
     ) -> EnergyRecord:
         """See ``Measure``."""
+        if self.is_here:
+            return self._measured_here(architecture, workload, weights, inputs)
         record: EnergyRecord = ray.get(self.start(architecture, workload, weights, inputs))
         return record
 
@@ -74,16 +82,34 @@ class RayMeasure:
         there: Any = _measure_there
         task: Any = ray.remote(**options)(there)
         return task.remote(
-            self.function,
-            architecture,
-            workload,
-            device=self.device,
-            meter=self.meter,
-            protocol=self.protocol,
-            weights=weights,
-            inputs=inputs,
-            lock_folder=self.lock_folder,
+            self.function, architecture, workload, weights=weights, inputs=inputs, **self._setup()
         )
+
+    def _measured_here(
+        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
+    ) -> EnergyRecord:
+        with as_local(weights) as own_weights, as_local(inputs) as own_inputs:
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    return self.function(
+                        architecture,
+                        workload,
+                        weights=own_weights,
+                        inputs=own_inputs,
+                        **self._setup(),
+                    )
+                except MeasureInterrupted:
+                    if attempt == ATTEMPTS:
+                        raise
+        raise AssertionError("unreachable")
+
+    def _setup(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "meter": self.meter,
+            "protocol": self.protocol,
+            "lock_folder": self.lock_folder,
+        }
 
 
 def _measure_there(

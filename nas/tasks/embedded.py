@@ -60,8 +60,7 @@ def _digits_splits() -> tuple[dict[SplitName, Split], tuple[float, float]]:
     facts = {"task": "digits", "seed": _SPLIT_SEED, "scikit-learn": version("scikit-learn")}
     kept = cached(key_of(facts, (), by_content=False), _save_splits)
     splits: dict[SplitName, Split] = {
-        name: Split(kept.array(f"{name}-pixels"), kept.array(f"{name}-labels"))
-        for name in SPLITS
+        name: Split(kept.array(f"{name}-pixels"), kept.array(f"{name}-labels")) for name in SPLITS
     }
     return splits, (float(kept.about["mean"]), float(kept.about["deviation"]))
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,11 +63,21 @@ def _search(
         for line in (*notes, *_before(arguments, config), *_warm_start_notes(arguments, config)):
             print(f"note: {line}", file=sys.stderr)
     # Only after every check: the estimate takes a second or two.
-    before = partial(_expected, arguments, config)
-    with (
-        _measuring_server(arguments, config),
-        SearchProgress(quiet=arguments.quiet, before=before) as progress,
-    ):
+    expected = partial(_expected, arguments, config)
+    server = ExitStack()
+
+    def beside() -> Sequence[str]:
+        server.enter_context(_measuring_server(arguments, config))
+        return () if arguments.quiet or arguments.workers == 0 else expected()
+
+    progress = SearchProgress(
+        quiet=arguments.quiet,
+        # Without workers this process trains, which a thread would disturb.
+        before=expected if arguments.workers == 0 else tuple,
+        beside=beside,
+    )
+    # The progress ends first: it waits for its thread.
+    with server, progress:
         done = nas.search(
             config,
             folder,
@@ -82,7 +92,7 @@ def _search(
 def _measuring_server(
     arguments: argparse.Namespace, config: SearchConfig
 ) -> AbstractContextManager[None]:
-    """Import what measuring on this CPU needs while Ray starts and the first trials train."""
+    """Import what measuring on this CPU needs while the first trials train."""
     if arguments.address is not None or config.device != "cpu" or config.measure_on:
         return nullcontext()
     from predictors.measurement.forked_worker import kept_server

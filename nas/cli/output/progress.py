@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from nas.cli.output.eta import Eta
 from nas.core.units import format_joules
 
 if TYPE_CHECKING:
@@ -63,37 +65,54 @@ class _Bar:
 
 
 class SearchProgress(_Bar):
-    """Progress of a search: a bar on a terminal, else a line per ended trial."""
+    """Progress of a search: a bar on a terminal, else a line per ended trial.
+
+    Both show the phase, the joules spent so far, and an estimate of the time that is left.
+    """
 
     def __init__(
-        self, *, quiet: bool = False, before: Callable[[], Iterable[str]] = tuple
+        self,
+        *,
+        quiet: bool = False,
+        before: Callable[[], Iterable[str]] = tuple,
+        beside: Callable[[], Iterable[str]] = tuple,
     ) -> None:
-        """``quiet`` shows nothing; ``before`` returns notes to print when the search starts."""
+        """``quiet`` shows nothing.
+
+        ``before`` returns notes to print when the search starts. ``beside`` is called in a thread
+        once the first trial starts, also if quiet, and returns further notes.
+        """
         super().__init__("search", "starting", quiet=quiet)
-        self._before = before
+        self._before, self._beside = before, beside
+        self._thread: threading.Thread | None = None
         self._is_first = True
-        # Trials that this process started, and how many of them have ended. The speed is theirs: a
-        # resumed search also reads results of trials that others ran.
-        self._running: set[int] = set()
-        self._n_ended = 0
-        self._started_s = 0.0
+        self._eta = Eta()
+        self._spent = ""
         # Tenths of the supernet's epochs that a line was printed for.
         self._tenths = -1
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the bar's last state on the screen."""
+        if self._thread is not None:
+            self._thread.join()
+        super().__exit__(kind, error, trace)
+
     def on_change(self, snapshot: Snapshot, record: Trial | None) -> None:
         """See ``nas.searching.controller.session.Listener``."""
-        if self._quiet:
-            return
-        if self._is_first:
-            self._is_first = False
+        if self._is_first and not self._quiet:
             for line in self._before():
                 self.on_wait(line)
+        self._is_first = False
         if record is not None and record.state == "running":
-            self._started_s = self._started_s or time.perf_counter()
-            self._running.add(record.number)
-        elif record is not None and record.number in self._running:
-            self._running.remove(record.number)
-            self._n_ended += 1
+            self._eta.start(record.number)
+            self._start_thread()
+        elif record is not None:
+            self._eta.end(record.number)
         ended = snapshot.complete + snapshot.stopped + snapshot.failed
         status, line = self._status(snapshot, ended), ""
         if record is not None and record.state in ("complete", "stopped", "failed"):
@@ -103,11 +122,11 @@ class SearchProgress(_Bar):
 
     def on_teacher(self, epoch: int, epochs: int) -> None:
         """See ``nas.searching.controller.session.Listener``."""
-        self._show(f"training the teacher, epoch {epoch}/{epochs}")
+        self._show(f"training the teacher, epoch {epoch}/{epochs}{self._spent}")
 
     def on_supernet(self, epoch: int, epochs: int) -> None:
         """See ``nas.searching.controller.session.Listener``."""
-        text = f"training the supernet, epoch {epoch}/{epochs}"
+        text = f"training the supernet, epoch {epoch}/{epochs}{self._spent}"
         tenths = 10 * epoch // epochs
         self._show(text, line=text if tenths > self._tenths else "")
         self._tenths = max(self._tenths, tenths)
@@ -118,10 +137,20 @@ class SearchProgress(_Bar):
 
     def on_refine(self, done: int, total: int) -> None:
         """See ``nas.searching.controller.session.Listener``."""
-        status = "re-evaluating the trials least certain to be on the front"
+        status = f"re-evaluating the trials least certain to be on the front{self._spent}"
         self._show(status, done, total, line=f"refined {done}/{total}: {status}")
 
+    def _start_thread(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run_beside, daemon=True)
+            self._thread.start()
+
+    def _run_beside(self) -> None:
+        for line in self._beside():
+            self.on_wait(line)
+
     def _status(self, snapshot: Snapshot, ended: int) -> str:
+        self._spent = f" | spent {snapshot.spent_energy_j:,.0f} J"
         parts = [f"done {ended}/{snapshot.total}"]
         if snapshot.stopped:
             parts.append(f"stopped {snapshot.stopped}")
@@ -131,12 +160,9 @@ class SearchProgress(_Bar):
         if snapshot.best_quality is not None:
             best = snapshot.metric.text(snapshot.best_quality, digits=1)
             parts.append(f"best {best}")
-        parts.append(f"spent {snapshot.spent_energy_j:,.0f} J")
-        if self._n_ended:
-            per_trial_s = (time.perf_counter() - self._started_s) / self._n_ended
-            remaining_s = max(0.0, per_trial_s * (snapshot.total - ended))
-            parts.append(f"ETA {remaining_s:.0f} s")
-        return " | ".join(parts)
+        text = " | ".join(parts) + self._spent
+        remaining_s = self._eta.remaining_s(max(0, snapshot.total - ended))
+        return text if remaining_s is None else f"{text} | ETA {remaining_s:.0f} s"
 
 
 class MeasureProgress(_Bar):

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from search_fakes import failed, finished, make_session
 
 from nas.cli.output import progress as module
@@ -32,3 +33,29 @@ def test_a_failed_trial_has_its_reason(tmp_path, capsys):
     trial = session.next_candidate()
     session.finish(failed(trial, "a full disk"))
     assert f"trial {trial.number} failed (a full disk): done 1/4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_runs_beside_begins_once_with_the_first_trial(tmp_path, capsys, quiet):
+    began = []
+
+    def beside():
+        began.append(len(session.in_flight()))
+        return ["about 5 s a trial"]
+
+    with SearchProgress(quiet=quiet, beside=beside) as progress:
+        session = make_session(tmp_path, trials=4, listener=progress)
+        assert not began
+        session.next_candidate()
+        session.next_candidate()
+    assert len(began) == 1
+    assert ("note: about 5 s a trial" in capsys.readouterr().err) is not quiet
+
+
+def test_joules_so_far_are_shown_while_trials_are_evaluated_again(tmp_path, capsys):
+    progress = SearchProgress()
+    session = make_session(tmp_path, trials=1, listener=progress)
+    session.finish(finished(session.next_candidate()))
+    (spent,) = re.findall(r"spent [\d,]+ J", capsys.readouterr().err)
+    progress.on_refine(1, 4)
+    assert re.search(rf"refined 1/4: .* \| {spent}$", capsys.readouterr().err, re.M)

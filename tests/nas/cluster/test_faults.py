@@ -70,7 +70,8 @@ def search(cluster, tmp_path, monkeypatch):
                 session,
                 Faulty(faults or {}),
                 tmp_path / "trials",
-                driver=Driver(workers, trial_timeout_s=timeout_s),
+                # At an address measuring is a task of its own, whose process may die.
+                driver=Driver(workers, str(cluster.address), trial_timeout_s=timeout_s),
             )
             done.result()
         return session
