@@ -88,6 +88,8 @@ def _load(path: Path, name: str) -> Checkpoint:
         license=folder.license(),
         unread_keys=config.unread(family.harmless),
         longest=None if workload.is_image else workload.input_shape[0],
+        image_size=workload.input_shape[1:] if workload.is_image else None,
+        resizing=family.resizing,
     )
 
 
