@@ -10,7 +10,7 @@ INSTALL := -m pip install --quiet --constraint constraints.txt
 # Two workers; groups of tests start in the order that tests/conftest.py gives them.
 IN_TWO := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: search test thorough lint docs campaign clean
+.PHONY: search test thorough lint docs campaign checkpoints clean
 
 search: $(SEARCH)
 	$(VENV)/bin/nas search quickstart
@@ -37,6 +37,10 @@ lint: $(DEVELOP)
 # each build that MkDocs 2 will not run it: constraints.txt keeps MkDocs 1.)
 docs: $(DEVELOP)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
+# Real checkpoints (90 MB) for tests that are skipped without them; nothing is installed.
+checkpoints: $(SEARCH)
+	$(VENV)/bin/python -m experiments.checkpoints build/checkpoints
 
 $(SEARCH): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture, require_positive_int
 from search_spaces.models.transformer import Transformer
-from search_spaces.pretrained.family import Piece
-from search_spaces.pretrained.image_positions import Resizing, resized
+from search_spaces.pretrained.families.family import Piece
+from search_spaces.pretrained.families.image_positions import Resizing, resized
+from search_spaces.pretrained.files.tensors import MappedTensors
 from search_spaces.pretrained.matching import POSITIONS, Match
 from search_spaces.pretrained.shapes import empty_network
-from search_spaces.pretrained.tensors import MappedTensors
 from search_spaces.workload import Workload
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

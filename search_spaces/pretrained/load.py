@@ -9,16 +9,16 @@ from typing import Any
 
 from nas.core.names import check_name, first_line
 from search_spaces.pretrained.checkpoint import Checkpoint
-from search_spaces.pretrained.config import Config
-from search_spaces.pretrained.family import Blueprint, Family, Head
-from search_spaces.pretrained.folder import CONFIG, PREPROCESSOR, Folder, read_json
-from search_spaces.pretrained.hub import download, is_hub_name
+from search_spaces.pretrained.families.family import Blueprint, Family, Head
+from search_spaces.pretrained.families.registry import FAMILIES
+from search_spaces.pretrained.files.config import Config
+from search_spaces.pretrained.files.folder import CONFIG, PREPROCESSOR, Folder, read_json
+from search_spaces.pretrained.files.hub import download, is_hub_name
+from search_spaces.pretrained.files.tensors import find_tensors
+from search_spaces.pretrained.files.vocabulary import check_vocabulary
 from search_spaces.pretrained.matching import match
-from search_spaces.pretrained.registry import FAMILIES
 from search_spaces.pretrained.sentences import with_pooling
 from search_spaces.pretrained.shapes import empty_network
-from search_spaces.pretrained.tensors import find_tensors
-from search_spaces.pretrained.vocabulary import check_vocabulary
 from search_spaces.workload import SPAN_ENDS, Workload
 
 _MOST_LABELS = 2**20

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
-from search_spaces.pretrained.config import Config
-from search_spaces.pretrained.image_positions import Resizing
+from search_spaces.pretrained.families.image_positions import Resizing
+from search_spaces.pretrained.files.config import Config
 from search_spaces.workload import Kind
 
 

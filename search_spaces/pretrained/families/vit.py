@@ -10,16 +10,16 @@ from __future__ import annotations
 
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import Activation, BiasStyle, NormStyle, Pooling
-from search_spaces.pretrained.activations import ACTIVATIONS
-from search_spaces.pretrained.config import (
+from search_spaces.pretrained.families.activations import ACTIVATIONS
+from search_spaces.pretrained.families.family import Blueprint, Family, Head, Names, Piece, Stored
+from search_spaces.pretrained.families.image_positions import Resizing
+from search_spaces.pretrained.files.config import (
     MOST_HEAD_SIZE,
     MOST_HEADS,
     MOST_LAYERS,
     MOST_WIDTH,
     Config,
 )
-from search_spaces.pretrained.family import Blueprint, Family, Head, Names, Piece, Stored
-from search_spaces.pretrained.image_positions import Resizing
 
 _OURS = "layers.{i}"
 _MOST_PIXELS, _MOST_CHANNELS, _MOST_REGISTERS = 2**14, 2**10, 2**10
