@@ -39,6 +39,10 @@ lint: $(DEVELOP)
 docs: $(DEVELOP)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
+# Real checkpoints (90 MB) for tests that are skipped without them; nothing is installed.
+checkpoints: $(SEARCH)
+	$(VENV)/bin/python -m experiments.checkpoints build/checkpoints
+
 $(SEARCH): pyproject.toml constraints.txt
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python $(INSTALL) --editable .

@@ -9,7 +9,7 @@ from fuzzing import bytes_of, mutated, text_of
 from pretrained_fakes import CONFIG, TOKENIZER
 from safetensors.torch import save_file
 
-from search_spaces.pretrained.config import Config
+from search_spaces.pretrained.files.config import Config
 from search_spaces.pretrained.load import _head_of, _labels, _workload, family_of
 from search_spaces.pretrained.matching import sources_of
 from search_spaces.pretrained.shapes import empty_network

@@ -58,6 +58,10 @@ CAUSAL = {
     "mistral": ("Mistral", _SMALL | {"sliding_window": None, "head_dim": 12}),
     "mistral, window": ("Mistral", _SMALL | {"sliding_window": 48}),
     "qwen2, tied": ("Qwen2", _SMALL | {"tie_word_embeddings": True}),
+    "qwen2, windows in later layers": (
+        "Qwen2",
+        _SMALL | {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 1},
+    ),
     "qwen3": ("Qwen3", _SMALL | {"head_dim": 14}),
     "gpt2": ("GPT2", _GPT2),
     "gpt2, relu, untied": (

@@ -14,9 +14,14 @@ LAYERS = (
     ("nas.core",),
     ("predictors.meters", "search_spaces.architecture"),
     ("search_spaces",),
-    ("search_spaces.space", "nas.tasks.base"),
+    ("search_spaces.space", "search_spaces.pretrained.files", "nas.tasks.base"),
     ("nas.pareto", "nas.tasks.audio", "nas.tasks.text", "nas.tasks.vision"),
-    ("search_spaces.cost", "nas.samplers", "nas.tasks.sequences"),
+    (
+        "search_spaces.cost",
+        "search_spaces.pretrained.families",
+        "nas.samplers",
+        "nas.tasks.sequences",
+    ),
     ("search_spaces.models",),
     ("search_spaces.compression", "search_spaces.pretrained", "nas.tasks"),
     ("predictors.measurement",),
@@ -100,7 +105,7 @@ DOORS = {
     "datasets": ("nas/tasks/hf.py",),
     "pyarrow.fs": ("nas/core/remote.py",),
     "tokenizers": ("nas/tasks/text/tokenize.py",),
-    "huggingface_hub": ("search_spaces/pretrained/hub.py",),
+    "huggingface_hub": ("search_spaces/pretrained/files/hub.py",),
     "sacrebleu": ("nas/tasks/sequences/translation_score.py",),
 }
 

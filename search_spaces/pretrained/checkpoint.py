@@ -11,10 +11,11 @@ from torch import Tensor
 
 from search_spaces.architecture import Architecture, require_positive_int
 from search_spaces.models.transformer import Transformer
-from search_spaces.pretrained.family import Piece
+from search_spaces.pretrained.families.family import Piece
+from search_spaces.pretrained.families.image_positions import Resizing, resized
+from search_spaces.pretrained.files.tensors import MappedTensors
 from search_spaces.pretrained.matching import POSITIONS, Match
 from search_spaces.pretrained.shapes import empty_network
-from search_spaces.pretrained.tensors import MappedTensors
 from search_spaces.workload import Workload
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -36,6 +37,9 @@ class Checkpoint:
         preprocessor: ``preprocessor_config.json``, ``None`` where there is none.
         license: Licence that ``README.md`` names, ``None`` where it names none.
         unread_keys: Keys of ``config.json`` that are not known and had no effect.
+        longest: The most tokens of a text, ``None`` for images.
+        image_size: Height and width in pixels that positions are stored for, ``None`` for texts.
+        resizing: How positions are interpolated for other sizes, ``None`` where they are not.
     """
 
     folder: Path
@@ -51,6 +55,8 @@ class Checkpoint:
     license: str | None = None
     unread_keys: tuple[str, ...] = ()
     longest: int | None = None
+    image_size: tuple[int, int] | None = None
+    resizing: Resizing | None = None
 
     def with_length(self, tokens: int) -> Checkpoint:
         """Return the checkpoint with a workload of texts of ``tokens`` tokens.
@@ -67,6 +73,34 @@ class Checkpoint:
                 f"({self.limit} of config.json), got {tokens}"
             )
         return replace(self, workload=replace(self.workload, input_shape=(tokens,)))
+
+    def with_image_size(self, height: int, width: int) -> Checkpoint:
+        """Return the checkpoint with a workload of images of another size, in pixels.
+
+        Positions of patches are interpolated as ``transformers`` does; a checkpoint of other sizes
+        than those it was trained for may predict worse.
+
+        Raises:
+            ValueError: it reads texts, has no square images, or patches do not fill these.
+        """
+        patch = self.architecture.patch_size
+        if self.image_size is None or self.resizing is None:
+            raise ValueError(f"{self.folder}: the image size must be left out for texts")
+        for size in (height, width):
+            require_positive_int("image_size", size)
+        if height % patch or width % patch:
+            raise ValueError(
+                f"{self.folder}: image_size must be multiples of {patch} (patch_size of "
+                f"config.json), got {height}x{width}"
+            )
+        if (height, width) != self.image_size and self.image_size[0] != self.image_size[1]:
+            stored = "x".join(map(str, self.image_size))
+            raise ValueError(
+                f"{self.folder}: image_size must be {stored} (only positions of a square are "
+                f"interpolated), got {height}x{width}"
+            )
+        shape = (self.workload.input_shape[0], height, width)
+        return replace(self, workload=replace(self.workload, input_shape=shape))
 
     def build(self, *, dtype: torch.dtype = torch.float32) -> Transformer:
         """Build the network with the checkpoint's weights, in evaluation mode.
@@ -88,19 +122,38 @@ class Checkpoint:
                 raise ValueError(f"{path}: {one!r} must equal {other!r} (tied), and differs")
         with torch.no_grad():
             for name, parameter in network.named_parameters():
-                pieces = self.match.sources[name]
-                if len(pieces) == 1:
-                    change = self._change(name, pieces[0], tensors)
-                    tensors.copy(pieces[0].source.name, parameter, change)
-                    continue
-                parameter.zero_()
-                for piece in pieces:
-                    region = piece.of(parameter)
-                    part = torch.empty_like(region)
-                    change = self._change(name, piece, tensors)
-                    tensors.copy(piece.source.name, part, change)
-                    region.add_(part)
+                if name == POSITIONS and self._is_resized:
+                    parameter.copy_(self._resized_positions(tensors, dtype))
+                else:
+                    self._fill(name, parameter, tensors)
         return network.eval()
+
+    @property
+    def _is_resized(self) -> bool:
+        return self.image_size not in (None, self.workload.input_shape[1:])
+
+    def _resized_positions(self, tensors: MappedTensors, dtype: torch.dtype) -> Tensor:
+        stored_TD = torch.empty(self.match.shapes[POSITIONS], dtype=dtype)
+        self._fill(POSITIONS, stored_TD, tensors)
+        patch = self.architecture.patch_size
+        rows, columns = (size // patch for size in self.workload.input_shape[1:])
+        n_prefix = self.architecture.style.n_prefix_tokens
+        assert self.resizing is not None
+        return resized(stored_TD, n_prefix, rows, columns, self.resizing)
+
+    def _fill(self, name: str, parameter: Tensor, tensors: MappedTensors) -> None:
+        """Write the stored values of a parameter."""
+        pieces = self.match.sources[name]
+        if len(pieces) == 1:
+            change = self._change(name, pieces[0], tensors)
+            tensors.copy(pieces[0].source.name, parameter, change)
+            return
+        parameter.zero_()
+        for piece in pieces:
+            region = piece.of(parameter)
+            part = torch.empty_like(region)
+            tensors.copy(piece.source.name, part, self._change(name, piece, tensors))
+            region.add_(part)
 
     def _change(
         self, name: str, piece: Piece, tensors: MappedTensors

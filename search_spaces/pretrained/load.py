@@ -9,16 +9,16 @@ from typing import Any
 
 from nas.core.names import check_name, first_line
 from search_spaces.pretrained.checkpoint import Checkpoint
-from search_spaces.pretrained.config import Config
-from search_spaces.pretrained.family import Blueprint, Family, Head
-from search_spaces.pretrained.folder import CONFIG, PREPROCESSOR, Folder, read_json
-from search_spaces.pretrained.hub import download, is_hub_name
+from search_spaces.pretrained.families.family import Blueprint, Family, Head
+from search_spaces.pretrained.files.config import Config
+from search_spaces.pretrained.files.folder import CONFIG, PREPROCESSOR, Folder, read_json
+from search_spaces.pretrained.files.hub import download, is_hub_name
+from search_spaces.pretrained.files.tensors import find_tensors
+from search_spaces.pretrained.files.vocabulary import check_vocabulary
 from search_spaces.pretrained.matching import match
 from search_spaces.pretrained.registry import FAMILIES
 from search_spaces.pretrained.sentences import with_pooling
 from search_spaces.pretrained.shapes import empty_network
-from search_spaces.pretrained.tensors import find_tensors
-from search_spaces.pretrained.vocabulary import check_vocabulary
 from search_spaces.workload import SPAN_ENDS, Workload
 
 _MOST_LABELS = 2**20
@@ -88,6 +88,8 @@ def _load(path: Path, name: str) -> Checkpoint:
         license=folder.license(),
         unread_keys=config.unread(family.harmless),
         longest=None if workload.is_image else workload.input_shape[0],
+        image_size=workload.input_shape[1:] if workload.is_image else None,
+        resizing=family.resizing,
     )
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import nn
 
-from search_spaces.pretrained.config import shown
-from search_spaces.pretrained.family import Family, Names, Piece, Stored
-from search_spaces.pretrained.header import DTYPES, Entry
+from search_spaces.pretrained.families.family import Family, Names, Piece, Stored
+from search_spaces.pretrained.files.config import shown
+from search_spaces.pretrained.files.header import DTYPES, Entry
 
 _LAYER = re.compile(r"\blayers\.(\d+)\.")
 # Learned positions of a network that reads fewer tokens than the checkpoint has positions for.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from search_spaces.pretrained.bert import BERT, DISTILBERT, ROBERTA
-from search_spaces.pretrained.family import Family
-from search_spaces.pretrained.gpt2 import GPT2
-from search_spaces.pretrained.llama import LLAMA
-from search_spaces.pretrained.vit import DEIT, DINOV2, DINOV2_WITH_REGISTERS, VIT
+from search_spaces.pretrained.families.bert import BERT, DISTILBERT, ROBERTA
+from search_spaces.pretrained.families.family import Family
+from search_spaces.pretrained.families.gpt2 import GPT2
+from search_spaces.pretrained.families.llama import LLAMA
+from search_spaces.pretrained.families.vit import DEIT, DINOV2, DINOV2_WITH_REGISTERS, VIT
 
 FAMILIES: tuple[Family, ...] = (
     BERT,

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from search_spaces.architecture.style import Pooling
-from search_spaces.pretrained.config import Config, shown
-from search_spaces.pretrained.family import Blueprint, Head
-from search_spaces.pretrained.folder import Folder, read_json, read_json_list
+from search_spaces.pretrained.families.family import Blueprint, Head
+from search_spaces.pretrained.files.config import Config, shown
+from search_spaces.pretrained.files.folder import Folder, read_json, read_json_list
 
 POOLING, MODULES = "1_Pooling/config.json", "modules.json"
 _POOLED = ["Transformer", "Pooling"]

@@ -97,6 +97,48 @@ def test_streams_and_outputs_of_images_are_those_of_transformers(name, head, tmp
     assert worst(torch.float64) < 1e-10
 
 
+@pytest.mark.parametrize("size", [(20, 20), (8, 16), (8, 8)])
+@pytest.mark.parametrize("name", ["vit", "deit", "dinov2", "dinov2 with registers"])
+def test_images_of_another_size_are_read_as_by_transformers(name, size, tmp_path):
+    head = "ForImageClassification"
+    theirs = encoder(name, head)
+    checkpoint = load_checkpoint(saved(theirs, tmp_path)).with_image_size(*size)
+    assert checkpoint.workload.input_shape == (3, *size)
+    # Families of the first kind interpolate on request only.
+    how = {} if "dinov2" in name else {"interpolate_pos_encoding": True}
+
+    def worst(dtype):
+        ours, typed = checkpoint.build(dtype=dtype), theirs.to(dtype)
+        images = torch.randn(2, 3, *size, dtype=dtype)
+
+        def call():
+            return typed(images, **how).logits
+
+        expected = streams(encoder_layers(typed), call)
+        return largest_difference(streams(ours.stack, lambda: ours(images)), expected)
+
+    assert worst(torch.float32) < 1e-5
+    assert worst(torch.float64) < 1e-10
+
+
+def test_sizes_of_images_that_do_not_fit_are_refused(tmp_path):
+    vit = load_checkpoint(saved(encoder("vit", "Model"), tmp_path / "vit"))
+    assert vit.with_image_size(8, 16).with_image_size(12, 12) == vit
+    oblong = load_checkpoint(
+        saved(encoder("vit, no biases, oblong, relu", "Model"), tmp_path / "oblong")
+    )
+    assert oblong.with_image_size(8, 16) == oblong
+    bert = load_checkpoint(saved(encoder("bert", "Model"), tmp_path / "bert"))
+    for checkpoint, size, message in (
+        (vit, (12, 14), r"multiples of 4 \(patch_size of config.json\), got 12x14"),
+        (vit, (0, 4), "image_size must be an integer >= 1, got 0"),
+        (oblong, (16, 16), "image_size must be 8x16 .*, got 16x16"),
+        (bert, (8, 8), "the image size must be left out for texts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            checkpoint.with_image_size(*size)
+
+
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert"])
 def test_a_shorter_network_reads_shorter_texts(name, tmp_path):
     theirs = encoder(name, "ForMaskedLM")

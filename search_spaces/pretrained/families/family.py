@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from search_spaces.architecture import Architecture
-from search_spaces.pretrained.config import Config
+from search_spaces.pretrained.families.image_positions import Resizing
+from search_spaces.pretrained.files.config import Config
 from search_spaces.workload import Kind
 
 
@@ -116,6 +117,7 @@ class Family:
         ties: Tensors that a file may repeat, and what they must equal.
         spare: Last parts of the names of tensors that no output depends on.
         harmless: Keys of configurations that no output depends on.
+        resizing: How positions of images are interpolated, ``None`` for texts.
         padding_token: Padding token where a configuration has none; ``None`` masks no token.
     """
 
@@ -130,3 +132,4 @@ class Family:
     spare: tuple[str, ...] = ()
     harmless: frozenset[str] = frozenset()
     padding_token: int | None = None
+    resizing: Resizing | None = None

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from search_spaces.pretrained.config import shown
-from search_spaces.pretrained.folder import parse_json
+from search_spaces.pretrained.files.config import shown
+from search_spaces.pretrained.files.folder import parse_json
 
 # Greatest length of a header in bytes; shards of models with 400 billion parameters have 0.2 MB.
 MOST_HEADER = 2**24

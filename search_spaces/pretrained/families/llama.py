@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import BiasStyle, NormStyle
-from search_spaces.pretrained.activations import ACTIVATIONS
-from search_spaces.pretrained.config import (
+from search_spaces.pretrained.families.activations import ACTIVATIONS
+from search_spaces.pretrained.families.family import Blueprint, Family, Head
+from search_spaces.pretrained.families.rotary import rotary_positions
+from search_spaces.pretrained.files.config import (
     MOST_HEAD_SIZE,
     MOST_HEADS,
     MOST_LAYERS,
@@ -17,8 +19,6 @@ from search_spaces.pretrained.config import (
     MOST_VOCABULARY,
     Config,
 )
-from search_spaces.pretrained.family import Blueprint, Family, Head
-from search_spaces.pretrained.rotary import rotary_positions
 
 _OURS, _LAYER = "layers.{i}", "model.layers.{i}"
 

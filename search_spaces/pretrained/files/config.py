@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from nas.core.names import printable
-from search_spaces.pretrained.keys import HARMLESS, UNSUPPORTED
+from search_spaces.pretrained.files.keys import HARMLESS, UNSUPPORTED
 
 Value = TypeVar("Value")
 

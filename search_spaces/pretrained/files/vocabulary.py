@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from search_spaces.pretrained.config import shown
-from search_spaces.pretrained.folder import MOST_TOKENIZER, read_json
+from search_spaces.pretrained.files.config import shown
+from search_spaces.pretrained.files.folder import MOST_TOKENIZER, read_json
 
 
 def check_vocabulary(path: Path, vocab_size: int) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import Activation, NormStyle, Pooling
-from search_spaces.pretrained.activations import ACTIVATIONS
-from search_spaces.pretrained.config import (
+from search_spaces.pretrained.families.activations import ACTIVATIONS
+from search_spaces.pretrained.families.family import Blueprint, Family, Head, Names, Stored
+from search_spaces.pretrained.files.config import (
     MOST_HEADS,
     MOST_LAYERS,
     MOST_TABLE,
     MOST_VOCABULARY,
     Config,
 )
-from search_spaces.pretrained.family import Blueprint, Family, Head, Names, Stored
 
 _OURS = "layers.{i}"
 # Sizes of configurations by their names in BERT's.

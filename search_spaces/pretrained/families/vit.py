@@ -1,23 +1,25 @@
 """The ViT type: ViT, DeiT and DINOv2 with or without registers, pre-norm encoders of images.
 
 ViT: Dosovitskiy et al. 2021; DeiT: Touvron et al. 2021; DINOv2: Oquab et al. 2023; registers:
-Darcet et al. 2024. Images have the size of the checkpoint's position table, which is not
-interpolated. A layer scale is folded into the projections that it follows.
+Darcet et al. 2024. Images have the size of the checkpoint's position table, which
+``Checkpoint.with_image_size`` interpolates. A layer scale is folded into the projections that it
+follows.
 """
 
 from __future__ import annotations
 
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import Activation, BiasStyle, NormStyle, Pooling
-from search_spaces.pretrained.activations import ACTIVATIONS
-from search_spaces.pretrained.config import (
+from search_spaces.pretrained.families.activations import ACTIVATIONS
+from search_spaces.pretrained.families.family import Blueprint, Family, Head, Names, Piece, Stored
+from search_spaces.pretrained.families.image_positions import Resizing
+from search_spaces.pretrained.files.config import (
     MOST_HEAD_SIZE,
     MOST_HEADS,
     MOST_LAYERS,
     MOST_WIDTH,
     Config,
 )
-from search_spaces.pretrained.family import Blueprint, Family, Head, Names, Piece, Stored
 
 _OURS = "layers.{i}"
 _MOST_PIXELS, _MOST_CHANNELS, _MOST_REGISTERS = 2**14, 2**10, 2**10
@@ -200,11 +202,12 @@ def _vit_names(prefix: str) -> Names:
     }
 
 
-def _dinov2(name: str, first: str) -> Family:
+def _dinov2(name: str, first: str, resizing: Resizing) -> Family:
     layer = f"{name}.encoder.layer.{{i}}"
     return Family(
         name=name,
         classes={name: first},
+        resizing=resizing,
         heads={
             "Model": Head("image_embedding"),
             "ForImageClassification": Head("image_classification", {"head": "classifier"}),
@@ -242,6 +245,7 @@ _UNUSED = _DROPOUTS | {"encoder_stride", "pooler_act", "pooler_output_size"}
 VIT = Family(
     name="vit",
     classes={"vit": "ViT"},
+    resizing=Resizing(),
     heads={
         "Model": Head("image_embedding", {"pooler": "vit.pooler.dense"}),
         "ForImageClassification": Head("image_classification", {"head": "classifier"}),
@@ -259,6 +263,7 @@ _DEIT_PREFIX = (
 DEIT = Family(
     name="deit",
     classes={"deit": "DeiT"},
+    resizing=Resizing(),
     heads={
         "Model": Head("image_embedding", {"pooler": "deit.pooler.dense"}),
         "ForImageClassification": Head("image_classification", {"head": "classifier"}),
@@ -273,5 +278,7 @@ DEIT = Family(
     spare=_SPARE,
     harmless=_UNUSED,
 )
-DINOV2 = _dinov2("dinov2", "Dinov2")
-DINOV2_WITH_REGISTERS = _dinov2("dinov2_with_registers", "Dinov2WithRegisters")
+DINOV2 = _dinov2("dinov2", "Dinov2", Resizing(in_fp32=True))
+DINOV2_WITH_REGISTERS = _dinov2(
+    "dinov2_with_registers", "Dinov2WithRegisters", Resizing(antialias=True, in_fp32=True)
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from search_spaces.architecture.style import PositionStyle, RotaryScaling
-from search_spaces.pretrained.config import MOST_POSITIONS, Config
+from search_spaces.pretrained.files.config import MOST_POSITIONS, Config
 
 _THETA = 10_000.0
 

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from search_spaces.pretrained.config import shown
-from search_spaces.pretrained.folder import INDEX, WEIGHTS, Folder, read_json
-from search_spaces.pretrained.header import DTYPES, Entry, read_header
+from search_spaces.pretrained.files.config import shown
+from search_spaces.pretrained.files.folder import INDEX, WEIGHTS, Folder, read_json
+from search_spaces.pretrained.files.header import DTYPES, Entry, read_header
 
 _CHUNK_BYTES = 2**23
 _CONVERT = (

@@ -1,0 +1,1 @@
+"""Files of a checkpoint, as untrusted input: configuration, safetensors, tokenizer, the hub."""
