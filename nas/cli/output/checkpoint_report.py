@@ -36,7 +36,7 @@ def render_checkpoint(done: CheckpointEnergy) -> str:
             row.unit,
             format_interval(row.energy),
             _ratio(row.ratio) or ("1" if row.precision == "fp32" else ""),
-            format_milliseconds(row.latency_s),
+            _duration(row.latency_s),
             format_bytes(row.weight_bytes),
         )
         for row in done.rows
@@ -59,6 +59,10 @@ def _intervals(n_rounds: int) -> str:
     if n_rounds == 1:
         return "95% intervals of one process each: another process may differ by more (--rounds)"
     return f"95% intervals over {n_rounds} rounds of fresh processes, side by side in each"
+
+
+def _duration(duration_s: float) -> str:
+    return f"{duration_s:.3g} s" if duration_s >= 1 else format_milliseconds(duration_s)
 
 
 def _ratio(ratio: Estimate | None) -> str:
