@@ -19,7 +19,7 @@ LAYERS = (
     ("search_spaces.cost", "nas.samplers", "nas.tasks.sequences"),
     ("search_spaces.models",),
     ("search_spaces.compression", "search_spaces.pretrained", "nas.tasks"),
-    ("predictors.measurement",),
+    ("predictors.measurement", "search_spaces.pretrained.writing"),
     ("predictors", "predictors.energy", "nas.training"),
     ("predictors.campaign",),
     ("nas.records",),
@@ -100,6 +100,7 @@ DOORS = {
     "datasets": ("nas/tasks/hf.py",),
     "pyarrow.fs": ("nas/core/remote.py",),
     "tokenizers": ("nas/tasks/text/tokenize.py",),
+    "transformers": ("nas/exporting/stock_worker.py",),
     "huggingface_hub": ("search_spaces/pretrained/hub.py",),
     "sacrebleu": ("nas/tasks/sequences/translation_score.py",),
 }

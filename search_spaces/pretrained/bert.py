@@ -16,7 +16,7 @@ from search_spaces.pretrained.config import (
     MOST_VOCABULARY,
     Config,
 )
-from search_spaces.pretrained.family import Blueprint, Family, Head, Names, Stored
+from search_spaces.pretrained.family import Blueprint, Family, Head, Names, SizeKeys, Stored
 
 _OURS = "layers.{i}"
 # Sizes of configurations by their names in BERT's.
@@ -165,6 +165,7 @@ BERT = Family(
         "ForQuestionAnswering": _ANSWERS,
     },
     read=_read_bert,
+    sizes=SizeKeys(),
     names=_names("bert."),
     renamed=_OLD_NORMS,
     prefix="bert.",
@@ -211,6 +212,7 @@ ROBERTA = Family(
         "ForQuestionAnswering": _ANSWERS,
     },
     read=_read_bert,
+    sizes=SizeKeys(),
     names=_names("roberta."),
     renamed=_OLD_NORMS,
     prefix="roberta.",
@@ -245,6 +247,7 @@ DISTILBERT = Family(
         "ForQuestionAnswering": _ANSWERS,
     },
     read=_read_distilbert,
+    sizes=SizeKeys(depth="n_layers", heads="n_heads", d_ff="hidden_dim"),
     names={
         "embed": "distilbert.embeddings.word_embeddings",
         "position_TD": "distilbert.embeddings.position_embeddings.weight",

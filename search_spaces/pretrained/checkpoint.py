@@ -86,21 +86,28 @@ class Checkpoint:
             if not tensors.are_equal(one, other):
                 path = self.match.entries[one].path
                 raise ValueError(f"{path}: {one!r} must equal {other!r} (tied), and differs")
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                pieces = self.match.sources[name]
-                if len(pieces) == 1:
-                    change = self._change(name, pieces[0], tensors)
-                    tensors.copy(pieces[0].source.name, parameter, change)
-                    continue
-                parameter.zero_()
-                for piece in pieces:
-                    region = piece.of(parameter)
-                    part = torch.empty_like(region)
-                    change = self._change(name, piece, tensors)
-                    tensors.copy(piece.source.name, part, change)
-                    region.add_(part)
+        for name, parameter in network.named_parameters():
+            self.read_into(name, parameter, tensors)
         return network.eval()
+
+    @torch.no_grad()
+    def read_into(self, name: str, parameter: Tensor, tensors: MappedTensors) -> None:
+        """Write the values of the parameter ``name`` to ``parameter``.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        pieces = self.match.sources[name]
+        if len(pieces) == 1:
+            change = self._change(name, pieces[0], tensors)
+            tensors.copy(pieces[0].source.name, parameter, change)
+            return
+        parameter.zero_()
+        for piece in pieces:
+            region = piece.of(parameter)
+            part = torch.empty_like(region)
+            tensors.copy(piece.source.name, part, self._change(name, piece, tensors))
+            region.add_(part)
 
     def _change(
         self, name: str, piece: Piece, tensors: MappedTensors

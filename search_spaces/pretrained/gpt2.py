@@ -12,7 +12,7 @@ from search_spaces.pretrained.config import (
     MOST_VOCABULARY,
     Config,
 )
-from search_spaces.pretrained.family import Blueprint, Family, Head, Names, Stored
+from search_spaces.pretrained.family import Blueprint, Family, Head, Names, SizeKeys, Stored
 
 _OURS, _LAYER = "layers.{i}", "transformer.h.{i}"
 
@@ -64,6 +64,7 @@ GPT2 = Family(
         "Model": Head("text_embedding"),
     },
     read=_read,
+    sizes=SizeKeys(depth="n_layer", heads="n_head", d_ff="n_inner"),
     names={
         "embed": "transformer.wte",
         "position_TD": "transformer.wpe.weight",

@@ -17,7 +17,7 @@ from search_spaces.pretrained.config import (
     MOST_VOCABULARY,
     Config,
 )
-from search_spaces.pretrained.family import Blueprint, Family, Head
+from search_spaces.pretrained.family import Blueprint, Family, Head, SizeKeys
 from search_spaces.pretrained.rotary import rotary_positions
 
 _OURS, _LAYER = "layers.{i}", "model.layers.{i}"
@@ -138,6 +138,7 @@ LLAMA = Family(
         "Model": Head("text_embedding"),
     },
     read=_read,
+    sizes=SizeKeys(kv_heads="num_key_value_heads", d_head="head_dim", by_layer=("layer_types",)),
     names={
         "embed": "model.embed_tokens",
         f"{_OURS}.attention_norm": f"{_LAYER}.input_layernorm",

@@ -17,9 +17,9 @@ def add_storage(parser: Any, help_text: str) -> None:
     parser.add_argument("--storage", action="append", metavar="URL", help=help_text)
 
 
-def add_run(parser: Any) -> None:
+def add_run(parser: Any, *, is_optional: bool = False) -> None:
     """Add the run folder and its ``--storage`` to a verb that reads a run."""
-    parser.add_argument("run", help="run folder")
+    parser.add_argument("run", nargs="?" if is_optional else None, help="run folder")
     add_storage(
         parser,
         "where the run's study or files are; required for a database, because a run folder "
