@@ -17,7 +17,9 @@ _TAGS = ("joulenas", "safetensors")
 def render_card(card: Mapping[str, Any]) -> str:
     """Return ``README.md`` of ``nas.exporting.checkpoint``'s card."""
     parent, proof = card["parent"], card["proof"]
-    front: dict[str, Any] = {"library_name": "transformers", "tags": list(_TAGS)}
+    front: dict[str, Any] = {"tags": list(_TAGS)}
+    if proof["auto_class"] is not None:
+        front["library_name"] = "transformers"
     if parent["license"] is not None:
         front["license"] = parent["license"]
     if "/" in parent["name"]:
@@ -51,13 +53,11 @@ def render_card(card: Mapping[str, Any]) -> str:
         "was evaluated**: fine-tune it before use.",
         "",
         "```python",
-        f"from transformers import {proof['auto_class']}",
-        "",
-        f'network = {proof["auto_class"]}.from_pretrained("this folder")',
+        *_use(proof["auto_class"]),
         "```",
         "",
-        f"A fresh process loaded this folder as {code(proof['stock_class'])} of transformers "
-        f"{plain(proof['version'])} without JouleNAS. In fp32 its outputs differ from JouleNAS's "
+        f"A fresh process loaded this folder as {code(proof['stock_class'])} by "
+        f"{plain(proof['version'])}, without JouleNAS. In fp32 its outputs differ from JouleNAS's "
         f"network by {proof['output_difference']:.2g} at most (allowed "
         f"{proof['output_tolerance']:.2g}).",
         "",
@@ -65,3 +65,21 @@ def render_card(card: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _use(auto_class: str | None) -> list[str]:
+    """Lines of code that load the network."""
+    if auto_class is not None:
+        return [
+            f"from transformers import {auto_class}",
+            "",
+            f'network = {auto_class}.from_pretrained("this folder")',
+        ]
+    return [
+        "import sys",
+        "",
+        'sys.path.insert(0, "this folder/python")',
+        "from model import load",
+        "",
+        "network = load()",
+    ]

@@ -1,4 +1,4 @@
-"""Prove a checkpoint's folder: ``transformers`` loads it in a fresh process, outputs are equal."""
+"""Prove a folder in a fresh process without JouleNAS: a stock class gives equal outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from search_spaces.workload import Workload
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from search_spaces.pretrained.checkpoint import Checkpoint
+    from search_spaces.architecture import BlockStyle
 
 # Largest difference of an output, relative to the largest output: fp32 sums in another order.
 _TOLERANCE = 1e-4
@@ -42,19 +42,19 @@ _CLASSES = {
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a stock class made of a folder.
+    """Outputs of a folder in a fresh process.
 
     Attributes:
-        stock_class: The class that ``auto_class`` chose.
-        auto_class: Such as ``AutoModelForCausalLM``.
-        version: Of ``transformers``.
+        stock_class: The class that ``auto_class`` chose; ``model.py`` without one.
+        auto_class: Such as ``AutoModelForCausalLM``; ``None`` for the folder's own module.
+        version: Of the library that ran it.
         output_difference: The largest, in absolute terms.
         output_tolerance: The difference that is allowed.
         missing: Tensors of the class that the folder lacks; no output depends on them.
     """
 
     stock_class: str
-    auto_class: str
+    auto_class: str | None
     version: str
     output_difference: float
     output_tolerance: float
@@ -75,22 +75,25 @@ def check_transformers() -> None:
 
 
 @torch.no_grad()
-def prove(folder: Path, checkpoint: Checkpoint, network: Transformer) -> Proof:
-    """Load ``folder`` by ``transformers`` in a fresh process and compare outputs in fp32.
+def prove(
+    folder: Path, workload: Workload, style: BlockStyle, network: Transformer, *, by_stock: bool
+) -> Proof:
+    """Load ``folder`` in a fresh process and compare outputs in fp32.
 
     Texts have random tokens, of several lengths, and padding where the network masks it; images
     have random pixels. Where a class has no head, its vectors are pooled as the network's.
 
     Args:
-        folder: A folder of ``write_checkpoint``.
-        checkpoint: That of ``folder``.
+        folder: A folder of ``write_checkpoint``, or with ``python/model.py``.
+        workload: The network's.
+        style: The network's.
         network: The fp32 network, in evaluation mode.
+        by_stock: Load it by ``transformers``, else by ``python/model.py``.
 
     Raises:
         ExportError: the folder cannot be loaded, or outputs differ.
     """
-    workload, style = checkpoint.workload, checkpoint.architecture.style
-    auto_class = _CLASSES[workload.kind]
+    auto_class = _CLASSES[workload.kind] if by_stock else None
     with tempfile.TemporaryDirectory(prefix="nas-proof-") as scratch:
         path, n_batches = Path(scratch) / "batches.safetensors", 0
         tensors: dict[str, Tensor] = {}
@@ -120,7 +123,7 @@ def prove(folder: Path, checkpoint: Checkpoint, network: Transformer) -> Proof:
     # ``not <=`` rather than ``>``, since NaN must fail.
     if not difference <= allowed:
         raise ExportError(
-            f"outputs of {findings['class']} (transformers {findings['version']}) differ by "
+            f"outputs of {findings['class']} ({findings['version']}) differ by "
             f"{difference:.3g}, allowed {allowed:.3g}"
         )
     return Proof(
@@ -147,12 +150,10 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ExportError(f"transformers took longer than {_TIMEOUT_S:g} s") from None
+        raise ExportError(f"loading the folder took longer than {_TIMEOUT_S:g} s") from None
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
-        raise ExportError(
-            f"transformers cannot load the folder: {lines[-1] if lines else 'no cause'}"
-        )
+        raise ExportError(f"the folder cannot be loaded: {lines[-1] if lines else 'no cause'}")
     findings: dict[str, Any] = json.loads(done.stdout)
     return findings
 

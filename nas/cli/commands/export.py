@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest="checkpoint",
         metavar="DIR",
         help="export a pretrained checkpoint without a search: a Hugging Face folder, or a name "
-        "owner/name of the hub; with --format huggingface",
+        "owner/name of the hub; --format huggingface (default) or python",
     )
     parser.add_argument(
         "--architecture",

@@ -13,7 +13,7 @@ from nas.core.units import format_bytes
 if TYPE_CHECKING:
     from nas.exporting.export import Exported
 
-FORM = "huggingface"
+FORMS = ("huggingface", "python")
 # Options of a run's members, by the attribute of each, and their defaults.
 _OF_RUNS = ("run", "trial", "storage", "task", "max_joules", "min_quality", "max_latency_ms")
 _ALSO_OF_RUNS = ("max_params", "max_memory", "exportable", "knee", "recommended")
@@ -33,10 +33,21 @@ def check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--from DIR is written without a run: leave out {option}")
     if arguments.architecture is None:
         raise ValueError("--from DIR must be given with --architecture FILE")
-    names = [name.strip() for text in arguments.format or [FORM] for name in text.split(",")]
-    if set(names) != {FORM}:
-        other = next(name for name in names if name != FORM)
-        raise ValueError(f"format must be {FORM} with --from DIR, got {other!r}")
+    form_of(arguments)
+
+
+def form_of(arguments: argparse.Namespace) -> str:
+    """Return the format that ``--format`` names, by default ``huggingface``.
+
+    Raises:
+        ValueError: it is another, or there are several.
+    """
+    requested = arguments.format or [FORMS[0]]
+    if len(requested) != 1 or requested[0] not in FORMS:
+        raise ValueError(
+            f"format must be one of {', '.join(FORMS)} with --from DIR, got {','.join(requested)}"
+        )
+    return str(requested[0])
 
 
 def export_from(arguments: argparse.Namespace) -> int:
@@ -54,10 +65,11 @@ def export_from(arguments: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(arguments.checkpoint)
     if not arguments.quiet:
         print(
-            f"cutting {checkpoint.folder}, then loading it by transformers in a fresh process",
+            f"cutting {checkpoint.folder}, then loading the new folder in a fresh process",
             file=sys.stderr,
         )
-    done = export_checkpoint(checkpoint, named[0].architecture, arguments.to)
+    form = form_of(arguments)
+    done = export_checkpoint(checkpoint, named[0].architecture, arguments.to, form=form)
     data = {"folder": str(done.folder), "card": done.card}
     print_result(data, _text(done), as_json=arguments.json)
     return 0
@@ -72,7 +84,7 @@ def _text(done: Exported) -> str:
         f"{format_bytes(card['files']['model.safetensors'])}",
         f"  parent   {parent['name']} ({licence}), {parent['params']:,} parameters",
         f"  changed  {'; '.join(card['changed']) or 'nothing'}",
-        f"  loads    as {proof['stock_class']} by transformers {proof['version']} alone; outputs "
+        f"  loads    as {proof['stock_class']} by {proof['version']} without JouleNAS; outputs "
         f"differ by {proof['output_difference']:.2g} at most (allowed "
         f"{proof['output_tolerance']:.2g})",
         f"  files    README.md, {', '.join(card['files'])}",

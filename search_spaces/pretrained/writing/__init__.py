@@ -1,6 +1,6 @@
-"""Networks back into their checkpoint's format, where a stock class of the family can hold them."""
+"""Networks written back in their checkpoint's format, for stock classes to load."""
 
-from search_spaces.pretrained.writing.folder import write_checkpoint
+from search_spaces.pretrained.writing.folder import copy_files, write_checkpoint
 from search_spaces.pretrained.writing.loadable import check_loadable, refusals
 
-__all__ = ["check_loadable", "refusals", "write_checkpoint"]
+__all__ = ["check_loadable", "copy_files", "refusals", "write_checkpoint"]

@@ -15,7 +15,14 @@ from nas.core.files import write_json
 from nas.core.names import first_line
 from search_spaces.architecture import Architecture
 from search_spaces.pretrained.checkpoint import Checkpoint
-from search_spaces.pretrained.folder import CONFIG, PREPROCESSOR, TOKENIZERS, WEIGHTS, Folder, read_json
+from search_spaces.pretrained.folder import (
+    CONFIG,
+    PREPROCESSOR,
+    TOKENIZERS,
+    WEIGHTS,
+    Folder,
+    read_json,
+)
 from search_spaces.pretrained.sentences import MODULES, POOLING
 from search_spaces.pretrained.writing.configuration import changed_values, with_dtype
 from search_spaces.pretrained.writing.loadable import check_loadable
@@ -88,14 +95,19 @@ def write_checkpoint(
         values = with_dtype(values, "float32")
     write_json(to / CONFIG, values)
     _save(tensors, to / WEIGHTS, {**(metadata or {}), "format": "pt"})
-    copied = []
+    return (CONFIG, WEIGHTS, *copy_files(checkpoint, to))
+
+
+def copy_files(checkpoint: Checkpoint, to: Path) -> tuple[str, ...]:
+    """Copy the checkpoint's ``COPIED`` files to the folder ``to``; return their names."""
+    source, copied = Folder(checkpoint.folder), []
     for name in COPIED:
         path = source.find(name)
         if path is not None:
             (to / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(path, to / name)
             copied.append(name)
-    return (CONFIG, WEIGHTS, *copied)
+    return tuple(copied)
 
 
 def _cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

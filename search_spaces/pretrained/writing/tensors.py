@@ -171,8 +171,8 @@ class _Writer:
 
     def _spare(self) -> set[str]:
         """The parent's tensors that no output depends on, except those of layers."""
-        used = {piece.source.name for pieces in self._match.sources.values() for piece in pieces}
-        used |= {p.source.scale for ps in self._match.sources.values() for p in ps if p.source.scale}
+        pieces = [piece for each in self._match.sources.values() for piece in each]
+        used = {name for p in pieces for name in (p.source.name, p.source.scale)}
         tied = {name for name, _ in self._match.equal}
         rest = self._match.entries.keys() - used - tied
         return {
