@@ -86,6 +86,8 @@ FROZEN = {
     "export": {
         "--storage",
         "run",
+        "--from",
+        "--architecture",
         "--trial",
         "--max-joules",
         *LIMITS,

@@ -24,7 +24,7 @@ LAYERS = (
     ),
     ("search_spaces.models",),
     ("search_spaces.compression", "search_spaces.pretrained", "nas.tasks"),
-    ("predictors.measurement",),
+    ("predictors.measurement", "search_spaces.pretrained.writing"),
     ("predictors", "predictors.energy", "nas.training"),
     ("predictors.campaign",),
     ("nas.records",),
@@ -105,6 +105,7 @@ DOORS = {
     "datasets": ("nas/tasks/hf.py",),
     "pyarrow.fs": ("nas/core/remote.py",),
     "tokenizers": ("nas/tasks/text/tokenize.py",),
+    "transformers": ("nas/exporting/stock_worker.py",),
     "huggingface_hub": ("search_spaces/pretrained/files/hub.py",),
     "sacrebleu": ("nas/tasks/sequences/translation_score.py",),
 }

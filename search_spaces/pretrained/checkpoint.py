@@ -120,12 +120,8 @@ class Checkpoint:
             if not tensors.are_equal(one, other):
                 path = self.match.entries[one].path
                 raise ValueError(f"{path}: {one!r} must equal {other!r} (tied), and differs")
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if name == POSITIONS and self._is_resized:
-                    parameter.copy_(self._resized_positions(tensors, dtype))
-                else:
-                    self._fill(name, parameter, tensors)
+        for name, parameter in network.named_parameters():
+            self.read_into(name, parameter, tensors)
         return network.eval()
 
     @property
@@ -140,6 +136,18 @@ class Checkpoint:
         n_prefix = self.architecture.style.n_prefix_tokens
         assert self.resizing is not None
         return resized(stored_TD, n_prefix, rows, columns, self.resizing)
+
+    @torch.no_grad()
+    def read_into(self, name: str, parameter: Tensor, tensors: MappedTensors) -> None:
+        """Write the values of the parameter ``name`` to ``parameter``.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        if name == POSITIONS and self._is_resized:
+            parameter.copy_(self._resized_positions(tensors, parameter.dtype))
+        else:
+            self._fill(name, parameter, tensors)
 
     def _fill(self, name: str, parameter: Tensor, tensors: MappedTensors) -> None:
         """Write the stored values of a parameter."""

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.commands.export_checkpoint import check, export_from
 from nas.cli.options.common import (
     add_json,
     add_moved_task,
@@ -26,12 +27,25 @@ if TYPE_CHECKING:
     from nas.tasks.base.metric import Metric
 
 
-HELP = "write a trial as a verified artifact"
+HELP = "write a trial as a verified artifact, or a checkpoint cut to an architecture"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
-    add_run(parser)
+    add_run(parser, is_optional=True)
+    parser.add_argument(
+        "--from",
+        dest="checkpoint",
+        metavar="DIR",
+        help="export a pretrained checkpoint without a search: a Hugging Face folder, or a name "
+        "owner/name of the hub; --format huggingface (default) or python",
+    )
+    parser.add_argument(
+        "--architecture",
+        type=Path,
+        metavar="FILE",
+        help="with --from: architecture that the checkpoint is cut to, as JSON",
+    )
     parser.add_argument(
         "--trial", type=int, help="trial number (default: the recommended member of nas front)"
     )
@@ -67,6 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     from nas.exporting.export import export
 
+    check(arguments)
+    if arguments.checkpoint is not None:
+        return export_from(arguments)
     _check_one_choice(arguments)
     options = arguments.format or ["safetensors"]
     formats = [name.strip() for text in options for name in text.split(",")]

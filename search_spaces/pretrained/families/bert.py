@@ -9,7 +9,14 @@ from __future__ import annotations
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import Activation, NormStyle, Pooling
 from search_spaces.pretrained.families.activations import ACTIVATIONS
-from search_spaces.pretrained.families.family import Blueprint, Family, Head, Names, Stored
+from search_spaces.pretrained.families.family import (
+    Blueprint,
+    Family,
+    Head,
+    Names,
+    SizeKeys,
+    Stored,
+)
 from search_spaces.pretrained.files.config import (
     MOST_HEADS,
     MOST_LAYERS,
@@ -165,6 +172,7 @@ BERT = Family(
         "ForQuestionAnswering": _ANSWERS,
     },
     read=_read_bert,
+    sizes=SizeKeys(),
     names=_names("bert."),
     renamed=_OLD_NORMS,
     prefix="bert.",
@@ -211,6 +219,7 @@ ROBERTA = Family(
         "ForQuestionAnswering": _ANSWERS,
     },
     read=_read_bert,
+    sizes=SizeKeys(),
     names=_names("roberta."),
     renamed=_OLD_NORMS,
     prefix="roberta.",
@@ -245,6 +254,7 @@ DISTILBERT = Family(
         "ForQuestionAnswering": _ANSWERS,
     },
     read=_read_distilbert,
+    sizes=SizeKeys(depth="n_layers", heads="n_heads", d_ff="hidden_dim"),
     names={
         "embed": "distilbert.embeddings.word_embeddings",
         "position_TD": "distilbert.embeddings.position_embeddings.weight",

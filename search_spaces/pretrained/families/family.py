@@ -100,6 +100,34 @@ class Blueprint:
     names: Names = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class SizeKeys:
+    """Keys of a configuration that contain sizes, each one value for all layers.
+
+    Attributes:
+        depth: Number of layers.
+        heads: Number of query heads.
+        d_ff: Width of the feed-forward block, or what it follows from.
+        kv_heads: Number of key-value heads; ``None`` where every query head has its own.
+        d_head: Size of a head; ``None`` where classes divide the width by the number of heads.
+        ffn_value: The value under ``d_ff`` from the block's width, the network's, and whether the
+            block is gated; ``None`` where no value gives this width. By default the width itself.
+        ffn_rule: Which widths ``ffn_value`` allows.
+        by_layer: Keys of lists with a value for each layer.
+        of_depth: Keys that classes derive from the depth: left out where the depth changes.
+    """
+
+    depth: str = "num_hidden_layers"
+    heads: str = "num_attention_heads"
+    d_ff: str = "intermediate_size"
+    kv_heads: str | None = None
+    d_head: str | None = None
+    ffn_value: Callable[[int, int, bool], int | None] | None = None
+    ffn_rule: str = ""
+    by_layer: tuple[str, ...] = ()
+    of_depth: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Family:
     """A configuration map and a name map.
@@ -110,6 +138,7 @@ class Family:
             as ``Llama`` of ``LlamaForCausalLM``.
         heads: What each class has after its layers, by the rest of its name.
         read: Describe a configuration, of a network with this head.
+        sizes: Keys of sizes, by which an architecture is written.
         names: Stored tensors of parameters, by parameter, or by module where weight and bias have
             the same names in both. ``{i}`` is the number of a layer.
         renamed: Last parts of names in older files, and what they are called now.
@@ -125,6 +154,7 @@ class Family:
     classes: Mapping[str, str]
     heads: Mapping[str, Head]
     read: Callable[[Config, Head], Blueprint]
+    sizes: SizeKeys
     names: Names
     renamed: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""

@@ -5,7 +5,14 @@ from __future__ import annotations
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import BiasStyle, NormStyle
 from search_spaces.pretrained.families.activations import ACTIVATIONS
-from search_spaces.pretrained.families.family import Blueprint, Family, Head, Names, Stored
+from search_spaces.pretrained.families.family import (
+    Blueprint,
+    Family,
+    Head,
+    Names,
+    SizeKeys,
+    Stored,
+)
 from search_spaces.pretrained.files.config import (
     MOST_HEADS,
     MOST_LAYERS,
@@ -64,6 +71,7 @@ GPT2 = Family(
         "Model": Head("text_embedding"),
     },
     read=_read,
+    sizes=SizeKeys(depth="n_layer", heads="n_head", d_ff="n_inner"),
     names={
         "embed": "transformer.wte",
         "position_TD": "transformer.wpe.weight",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import BiasStyle, NormStyle
 from search_spaces.pretrained.families.activations import ACTIVATIONS
-from search_spaces.pretrained.families.family import Blueprint, Family, Head
+from search_spaces.pretrained.families.family import Blueprint, Family, Head, SizeKeys
 from search_spaces.pretrained.families.rotary import rotary_positions
 from search_spaces.pretrained.files.config import (
     MOST_HEAD_SIZE,
@@ -138,6 +138,7 @@ LLAMA = Family(
         "Model": Head("text_embedding"),
     },
     read=_read,
+    sizes=SizeKeys(kv_heads="num_key_value_heads", d_head="head_dim", by_layer=("layer_types",)),
     names={
         "embed": "model.embed_tokens",
         f"{_OURS}.attention_norm": f"{_LAYER}.input_layernorm",

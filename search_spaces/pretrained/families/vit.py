@@ -11,7 +11,15 @@ from __future__ import annotations
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import Activation, BiasStyle, NormStyle, Pooling
 from search_spaces.pretrained.families.activations import ACTIVATIONS
-from search_spaces.pretrained.families.family import Blueprint, Family, Head, Names, Piece, Stored
+from search_spaces.pretrained.families.family import (
+    Blueprint,
+    Family,
+    Head,
+    Names,
+    Piece,
+    SizeKeys,
+    Stored,
+)
 from search_spaces.pretrained.families.image_positions import Resizing
 from search_spaces.pretrained.files.config import (
     MOST_HEAD_SIZE,
@@ -120,12 +128,11 @@ def _read_dinov2(config: Config, head: Head) -> Blueprint:
         registers = config.integer("num_register_tokens", 4, least=0, most=_MOST_REGISTERS)
     pooling: Pooling = "cls" if head.kind == "image_embedding" else "cls-mean"
     width = config.integer("hidden_size")
-    inner = int(width * config.number("mlp_ratio", 4))
     is_gated = config.flag("use_swiglu_ffn", False)
+    inner = _inner_width(width, config.number("mlp_ratio", 4), is_gated)
     activation = config.choice("hidden_act", ACTIVATIONS)
     if is_gated:
-        # Two thirds, so that three matrices have the size of two, in whole eights.
-        inner, activation = (int(inner * 2 / 3) + 7) // 8 * 8, "silu"
+        activation = "silu"
     if not 1 <= inner <= MOST_WIDTH:
         raise config.error("mlp_ratio", f"hidden_size's share of 1..{MOST_WIDTH}", inner)
     style = _style(config, 1 + registers, pooling, 1e-6, activation)
@@ -141,6 +148,18 @@ def _read_dinov2(config: Config, head: Head) -> Blueprint:
     if registers:
         names |= _with_registers(prefix, registers, patches)
     return Blueprint(blueprint.architecture, blueprint.input_shape, blueprint.limit, names=names)
+
+
+def _inner_width(width: int, ratio: float, is_gated: bool) -> int:
+    inner = int(width * ratio)
+    # Two thirds, so that three matrices have the size of two, in whole eights.
+    return (int(inner * 2 / 3) + 7) // 8 * 8 if is_gated else inner
+
+
+def _whole_ratio(d_ff: int, width: int, is_gated: bool) -> int | None:
+    """The whole ``mlp_ratio`` of a width; the configuration's class refuses other numbers."""
+    ratios = range(1, 2 * d_ff // width + 3)
+    return next((r for r in ratios if _inner_width(width, r, is_gated) == d_ff), None)
 
 
 def _feed_forward(prefix: str, *, is_gated: bool) -> Names:
@@ -213,6 +232,13 @@ def _dinov2(name: str, first: str, resizing: Resizing) -> Family:
             "ForImageClassification": Head("image_classification", {"head": "classifier"}),
         },
         read=_read_dinov2,
+        sizes=SizeKeys(
+            d_ff="mlp_ratio",
+            d_head="head_dim",
+            ffn_value=_whole_ratio,
+            ffn_rule="a width of a whole mlp_ratio",
+            of_depth=("stage_names", "out_features", "out_indices"),
+        ),
         names={
             **_names(f"{name}."),
             f"{_OURS}.attention_norm": f"{layer}.norm1",
@@ -251,6 +277,7 @@ VIT = Family(
         "ForImageClassification": Head("image_classification", {"head": "classifier"}),
     },
     read=_read_vit,
+    sizes=SizeKeys(d_head="head_dim"),
     names=_vit_names("vit."),
     prefix="vit.",
     spare=_SPARE,
@@ -273,6 +300,7 @@ DEIT = Family(
         ),
     },
     read=_read_vit,
+    sizes=SizeKeys(d_head="head_dim"),
     names={**_vit_names("deit."), "prefix_ND": _DEIT_PREFIX},
     prefix="deit.",
     spare=_SPARE,

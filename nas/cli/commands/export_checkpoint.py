@@ -1,0 +1,93 @@
+"""``nas export --from``: a checkpoint, cut to an architecture, in the format that it came in."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas.cli.output.tables import print_result
+from nas.core.units import format_bytes
+
+if TYPE_CHECKING:
+    from nas.exporting.export import Exported
+
+FORMS = ("huggingface", "python")
+# Options of a run's members, by the attribute of each, and their defaults.
+_OF_RUNS = ("run", "trial", "storage", "task", "max_joules", "min_quality", "max_latency_ms")
+_ALSO_OF_RUNS = ("max_params", "max_memory", "exportable", "knee", "recommended")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """Raise ``ValueError`` unless a run or a checkpoint is given, with its own options."""
+    if arguments.checkpoint is None:
+        if arguments.run is None:
+            raise ValueError("name a run folder, or a checkpoint by --from DIR, got neither")
+        if arguments.architecture is not None:
+            raise ValueError("--architecture goes with --from DIR: leave it out")
+        return
+    for name in (*_OF_RUNS, *_ALSO_OF_RUNS):
+        if getattr(arguments, name) not in (None, False):
+            option = "a run folder" if name == "run" else f"--{name.replace('_', '-')}"
+            raise ValueError(f"--from DIR is written without a run: leave out {option}")
+    if arguments.architecture is None:
+        raise ValueError("--from DIR must be given with --architecture FILE")
+    form_of(arguments)
+
+
+def form_of(arguments: argparse.Namespace) -> str:
+    """Return the format that ``--format`` names, by default ``huggingface``.
+
+    Raises:
+        ValueError: it is another, or there are several.
+    """
+    requested = arguments.format or [FORMS[0]]
+    if len(requested) != 1 or requested[0] not in FORMS:
+        raise ValueError(
+            f"format must be one of {', '.join(FORMS)} with --from DIR, got {','.join(requested)}"
+        )
+    return str(requested[0])
+
+
+def export_from(arguments: argparse.Namespace) -> int:
+    """Export the checkpoint that ``--from`` names."""
+    from nas.cli.options.architecture_files import read_named
+    from nas.exporting.checkpoint import export_checkpoint
+    from search_spaces.pretrained import load_checkpoint
+
+    named = read_named(Path(arguments.architecture))
+    if len(named) != 1:
+        raise ValueError(
+            f"--architecture must have one architecture, got {len(named)} in "
+            f"{arguments.architecture}"
+        )
+    checkpoint = load_checkpoint(arguments.checkpoint)
+    if not arguments.quiet:
+        print(
+            f"cutting {checkpoint.folder}, then loading the new folder in a fresh process",
+            file=sys.stderr,
+        )
+    form = form_of(arguments)
+    done = export_checkpoint(checkpoint, named[0].architecture, arguments.to, form=form)
+    data = {"folder": str(done.folder), "card": done.card}
+    print_result(data, _text(done), as_json=arguments.json)
+    return 0
+
+
+def _text(done: Exported) -> str:
+    card = done.card
+    parent, proof = card["parent"], card["proof"]
+    licence = parent["license"] or "no licence named"
+    lines = [
+        f"{done.folder}: {card['architecture']}, {card['params']:,} parameters, "
+        f"{format_bytes(card['files']['model.safetensors'])}",
+        f"  parent   {parent['name']} ({licence}), {parent['params']:,} parameters",
+        f"  changed  {'; '.join(card['changed']) or 'nothing'}",
+        f"  loads    as {proof['stock_class']} by {proof['version']} without JouleNAS; outputs "
+        f"differ by {proof['output_difference']:.2g} at most (allowed "
+        f"{proof['output_tolerance']:.2g})",
+        f"  files    README.md, {', '.join(card['files'])}",
+        "  note     not trained after the cut, and no quality was evaluated",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,196 @@
+"""Cut a checkpoint to an architecture, and write it in the format that it came in."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from nas.core.files import write_json
+from nas.core.versions import versions
+from nas.exporting.artifact import README, ExportError
+from nas.exporting.checkpoint_card import render_card
+from nas.exporting.export import Exported
+from nas.exporting.formats.registry import FORMATS, check_supported
+from nas.exporting.staging import staged
+from nas.exporting.stock import Proof, check_transformers, prove
+from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
+from search_spaces.architecture import DEFAULT_STYLE, Architecture
+from search_spaces.compression.inherit import check_fits_in, inherit
+from search_spaces.pretrained import load_checkpoint
+from search_spaces.pretrained.writing import check_loadable, copy_files, write_checkpoint
+from search_spaces.pretrained.writing.configuration import kept_layers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from search_spaces.models.transformer import Transformer
+    from search_spaces.pretrained import Checkpoint
+
+# Where the hub's cache has a checkpoint: ``models--owner--name/snapshots/revision``.
+_SNAPSHOTS, _CACHED = "snapshots", "models--"
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """A network of a checkpoint's family with fewer weights, and the parent's sizes."""
+
+    network: Transformer
+    parent_params: int
+
+
+FORMS = ("huggingface", "python")
+
+
+def export_checkpoint(
+    checkpoint: Checkpoint, architecture: Architecture, to: Path, *, form: str = FORMS[0]
+) -> Exported:
+    """Write ``checkpoint``, cut to ``architecture``, to the new folder ``to``.
+
+    Layers, heads and channels are those of ``inherit``; nothing is trained. A fresh process loads
+    the folder without JouleNAS and compares its outputs.
+
+    Args:
+        checkpoint: The parent.
+        architecture: Of the parent's width and style (an absent style is the parent's), and not
+            larger than it.
+        to: New or empty.
+        form: ``huggingface``, which stock classes load, or ``python``, with a module of its own.
+
+    Raises:
+        ValueError: the form cannot hold the architecture, it does not fit into the parent,
+            ``transformers`` is not installed, or ``to`` is not empty; nothing was written.
+        ExportError: the folder cannot be loaded, or outputs differ; nothing is left behind.
+    """
+    if architecture.style == DEFAULT_STYLE:
+        architecture = replace(architecture, style=checkpoint.architecture.style)
+    workload = checkpoint.workload
+    if form == "python":
+        check_supported([FORMATS[form]], architecture, workload, "cpu")
+        if not _is_fp32(architecture):
+            raise ValueError("precision must be fp32 with --format python of a checkpoint")
+    else:
+        _check_stock(checkpoint, architecture)
+    check_fits_in(checkpoint.architecture, architecture)
+    with staged(to) as staging:
+        cut = _cut(checkpoint, architecture)
+        write = _write_python if form == "python" else _write_stock
+        files, proof = write(staging, checkpoint, architecture, cut.network)
+        card = {
+            "format": form,
+            "parent": {
+                "name": parent_name(checkpoint),
+                "license": checkpoint.license,
+                "model_type": checkpoint.model_type,
+                "architecture": checkpoint.architecture.describe(),
+                "params": cut.parent_params,
+            },
+            "architecture": architecture.describe(),
+            "params": _n_params(cut.network),
+            "changed": _changes(checkpoint.architecture, architecture),
+            "files": {each: (staging / each).stat().st_size for each in files},
+            "proof": proof.to_dict(),
+            "versions": versions(),
+        }
+        (staging / README).write_text(render_card(card), encoding="utf-8")
+    return Exported(to, card)
+
+
+def _check_stock(checkpoint: Checkpoint, architecture: Architecture) -> None:
+    try:
+        check_loadable(checkpoint, architecture)
+    except ValueError as error:
+        refusal = FORMATS["python"].refusal(architecture, checkpoint.workload, "cpu")
+        hint = "; format python can" if refusal is None and _is_fp32(architecture) else ""
+        raise ValueError(f"format huggingface cannot hold this: {error}{hint}") from None
+    check_transformers()
+
+
+def _write_stock(
+    folder: Path, checkpoint: Checkpoint, architecture: Architecture, network: Transformer
+) -> tuple[tuple[str, ...], Proof]:
+    """Write the checkpoint's own format; return the names of files, and the proof."""
+    changed = _changes(checkpoint.architecture, architecture)
+    metadata = {"parent": parent_name(checkpoint), "changed": "; ".join(changed) or "nothing"}
+    if checkpoint.license is not None:
+        metadata["license"] = checkpoint.license
+    files = write_checkpoint(checkpoint, network, architecture, folder, metadata=metadata)
+    return files, _proved(folder, network, architecture)
+
+
+def _write_python(
+    folder: Path, checkpoint: Checkpoint, architecture: Architecture, network: Transformer
+) -> tuple[tuple[str, ...], Proof]:
+    """Write an artifact with a module of its own; return as ``_write_stock``."""
+    python, workload = FORMATS["python"], checkpoint.workload
+    write_json(folder / ARCHITECTURE, architecture.to_dict())
+    write_json(folder / WORKLOAD, workload.to_dict())
+    save_weights(network, folder / WEIGHTS)
+    python.write(folder)
+    copied = copy_files(checkpoint, folder)
+    proof = prove(folder, workload, architecture.style, network, by_stock=False)
+    return (ARCHITECTURE, WORKLOAD, WEIGHTS, *python.files, *copied), proof
+
+
+def parent_name(checkpoint: Checkpoint) -> str:
+    """Return the name on the hub of a folder in the hub's cache, and of others the folder's."""
+    cache = checkpoint.folder.absolute().parent
+    if cache.name == _SNAPSHOTS and cache.parent.name.startswith(_CACHED):
+        return cache.parent.name.removeprefix(_CACHED).replace("--", "/")
+    return checkpoint.workload.name
+
+
+def _cut(checkpoint: Checkpoint, architecture: Architecture) -> _Cut:
+    parent = checkpoint.build()
+    network = inherit(parent, checkpoint.architecture, architecture, checkpoint.workload)
+    return _Cut(network.eval(), _n_params(parent))
+
+
+def _proved(folder: Path, network: Transformer, architecture: Architecture) -> Proof:
+    """Read a stock folder again, by our reader and by ``transformers``.
+
+    Raises:
+        ExportError: parameters or outputs differ.
+    """
+    try:
+        written = load_checkpoint(folder)
+        read = written.build()
+    except ValueError as error:
+        raise ExportError(f"the folder cannot be read again: {error}") from None
+    is_bf16 = architecture.blocks[0].compression.precision == "bf16"
+    values = dict(read.named_parameters())
+    for name, parameter in network.named_parameters():
+        expected = parameter.detach()
+        if is_bf16:
+            expected = expected.bfloat16().float()
+        if name not in values or not torch.equal(values[name], expected):
+            raise ExportError(f"{name} differs in the folder when it is read again")
+    style = written.architecture.style
+    return prove(folder, written.workload, style, read, by_stock=True)
+
+
+def _changes(parent: Architecture, architecture: Architecture) -> list[str]:
+    """What differs from the parent, one text a field."""
+    before, after = parent.layers[0], architecture.layers[0]
+    changes = []
+    if architecture.depth != parent.depth:
+        layers = ", ".join(map(str, kept_layers(parent, architecture)))
+        changes.append(f"depth {parent.depth} to {architecture.depth} (layers {layers})")
+    old, new = {**asdict(before.attention), "d_ff": before.ffn.d_ff}, asdict(after.attention)
+    new["d_ff"] = after.ffn.d_ff
+    for field in ("n_heads", "n_kv_heads", "d_ff"):
+        if old[field] != new[field]:
+            changes.append(f"{field} {old[field]} to {new[field]}")
+    if after.ffn.compression.precision != "fp32":
+        changes.append(f"weights stored as {after.ffn.compression.precision}")
+    return changes
+
+
+def _is_fp32(architecture: Architecture) -> bool:
+    return all(block.compression.precision == "fp32" for block in architecture.blocks)
+
+
+def _n_params(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

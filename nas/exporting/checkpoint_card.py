@@ -1,0 +1,85 @@
+"""Model card of a checkpoint that was written back: its parent, its licence, what was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from nas.core.markdown import code, plain
+from nas.core.units import format_bytes
+from nas.core.versions import described
+
+_TAGS = ("joulenas", "safetensors")
+
+
+def render_card(card: Mapping[str, Any]) -> str:
+    """Return ``README.md`` of ``nas.exporting.checkpoint``'s card."""
+    parent, proof = card["parent"], card["proof"]
+    front: dict[str, Any] = {"tags": list(_TAGS)}
+    if proof["auto_class"] is not None:
+        front["library_name"] = "transformers"
+    if parent["license"] is not None:
+        front["license"] = parent["license"]
+    if "/" in parent["name"]:
+        # The hub allows no other names there.
+        front["base_model"] = parent["name"]
+    licence = (
+        f"The parent's card names the licence {plain(parent['license'])}"
+        if parent["license"] is not None
+        else "The parent's card names no licence: ask its authors"
+    )
+    changes = [f"- {plain(change)}" for change in card["changed"]] or ["- nothing"]
+    size = format_bytes(card["files"]["model.safetensors"])
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# {plain(parent['name'])}, cut",
+        "",
+        f"A smaller network of {plain(parent['name'])}, by JouleNAS. {licence}.",
+        "",
+        f"- Parent: {plain(parent['architecture'])}, {parent['params']:,} parameters.",
+        f"- This network: {plain(card['architecture'])}, {card['params']:,} parameters, {size}.",
+        "",
+        "Changed:",
+        "",
+        *changes,
+        "",
+        "Layers are evenly spaced over the parent's. Heads and feed-forward channels are those of "
+        "largest weight norms in their layer. **Nothing was trained after the cut, and no quality "
+        "was evaluated**: fine-tune it before use.",
+        "",
+        "```python",
+        *_use(proof["auto_class"]),
+        "```",
+        "",
+        f"A fresh process loaded this folder as {code(proof['stock_class'])} by "
+        f"{plain(proof['version'])}, without JouleNAS. In fp32 its outputs differ from JouleNAS's "
+        f"network by {proof['output_difference']:.2g} at most (allowed "
+        f"{proof['output_tolerance']:.2g}).",
+        "",
+        f"Written by {plain(described(card['versions']))}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _use(auto_class: str | None) -> list[str]:
+    """Lines of code that load the network."""
+    if auto_class is not None:
+        return [
+            f"from transformers import {auto_class}",
+            "",
+            f'network = {auto_class}.from_pretrained("this folder")',
+        ]
+    return [
+        "import sys",
+        "",
+        'sys.path.insert(0, "this folder/python")',
+        "from model import load",
+        "",
+        "network = load()",
+    ]

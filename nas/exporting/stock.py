@@ -1,0 +1,179 @@
+"""Prove a folder in a fresh process without JouleNAS: a stock class gives equal outputs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+
+from nas.exporting import stock_worker
+from nas.exporting.artifact import ExportError
+from search_spaces.models.transformer import Transformer
+from search_spaces.workload import Workload
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from search_spaces.architecture import BlockStyle
+
+# Largest difference of an output, relative to the largest output: fp32 sums in another order.
+_TOLERANCE = 1e-4
+_TIMEOUT_S = 1800.0
+_LENGTHS, _MOST_TOKENS, _BATCH = (1, 7), 128, 2
+_CLASSES = {
+    "image_classification": "AutoModelForImageClassification",
+    "image_embedding": "AutoModel",
+    "language_modelling": "AutoModelForCausalLM",
+    "masked_language_modelling": "AutoModelForMaskedLM",
+    "question_answering": "AutoModelForQuestionAnswering",
+    "text_classification": "AutoModelForSequenceClassification",
+    "text_embedding": "AutoModel",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """Outputs of a folder in a fresh process.
+
+    Attributes:
+        stock_class: The class that ``auto_class`` chose; ``model.py`` without one.
+        auto_class: Such as ``AutoModelForCausalLM``; ``None`` for the folder's own module.
+        version: Of the library that ran it.
+        output_difference: The largest, in absolute terms.
+        output_tolerance: The difference that is allowed.
+        missing: Tensors of the class that the folder lacks; no output depends on them.
+    """
+
+    stock_class: str
+    auto_class: str | None
+    version: str
+    output_difference: float
+    output_tolerance: float
+    missing: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return asdict(self)
+
+
+def check_transformers() -> None:
+    """Raise ``ValueError`` unless ``transformers`` is installed."""
+    if find_spec("transformers") is None:
+        raise ValueError(
+            "a checkpoint's folder is proved by transformers, which is not installed: "
+            "pip install 'joulenas[checkpoints]'"
+        )
+
+
+@torch.no_grad()
+def prove(
+    folder: Path, workload: Workload, style: BlockStyle, network: Transformer, *, by_stock: bool
+) -> Proof:
+    """Load ``folder`` in a fresh process and compare outputs in fp32.
+
+    Texts have random tokens, of several lengths, and padding where the network masks it; images
+    have random pixels. Where a class has no head, its vectors are pooled as the network's.
+
+    Args:
+        folder: A folder of ``write_checkpoint``, or with ``python/model.py``.
+        workload: The network's.
+        style: The network's.
+        network: The fp32 network, in evaluation mode.
+        by_stock: Load it by ``transformers``, else by ``python/model.py``.
+
+    Raises:
+        ExportError: the folder cannot be loaded, or outputs differ.
+    """
+    auto_class = _CLASSES[workload.kind] if by_stock else None
+    with tempfile.TemporaryDirectory(prefix="nas-proof-") as scratch:
+        path, n_batches = Path(scratch) / "batches.safetensors", 0
+        tensors: dict[str, Tensor] = {}
+        for inputs, keep in _batches(workload):
+            outputs = network(inputs)
+            if workload.kind == "question_answering":
+                outputs = outputs.transpose(1, 2)
+            tensors[f"inputs.{n_batches}"] = inputs
+            tensors[f"outputs.{n_batches}"] = outputs.float().contiguous()
+            if keep is not None:
+                tensors[f"keep.{n_batches}"] = keep
+            n_batches += 1
+        save_file(tensors, path)
+        findings = _run(
+            {
+                "folder": str(folder),
+                "class": auto_class,
+                "kind": workload.kind,
+                "pooling": style.pooling,
+                "has_unit_vectors": style.has_unit_vectors,
+                "is_per_token": workload.predicts_tokens or workload.kind == "question_answering",
+                "batches": str(path),
+                "n_batches": n_batches,
+            }
+        )
+    difference, allowed = findings["output_difference"], _TOLERANCE * findings["largest_output"]
+    # ``not <=`` rather than ``>``, since NaN must fail.
+    if not difference <= allowed:
+        raise ExportError(
+            f"outputs of {findings['class']} ({findings['version']}) differ by "
+            f"{difference:.3g}, allowed {allowed:.3g}"
+        )
+    return Proof(
+        findings["class"],
+        auto_class,
+        findings["version"],
+        difference,
+        allowed,
+        tuple(findings["missing"]),
+    )
+
+
+def _run(job: dict[str, Any]) -> dict[str, Any]:
+    """The findings of ``stock_worker``."""
+    # ``-P`` and a script's path: neither this folder nor that of the script can be imported from.
+    command = [sys.executable, "-P", str(Path(stock_worker.__file__).resolve())]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(job),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"loading the folder took longer than {_TIMEOUT_S:g} s") from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        raise ExportError(f"the folder cannot be loaded: {lines[-1] if lines else 'no cause'}")
+    findings: dict[str, Any] = json.loads(done.stdout)
+    return findings
+
+
+def _batches(workload: Workload) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Batches of inputs, and which tokens are no padding where some are."""
+    generator = torch.Generator().manual_seed(0)
+    if workload.is_image:
+        yield torch.randn((_BATCH, *workload.input_shape), generator=generator), None
+        return
+    longest, vocabulary = min(workload.input_shape[0], _MOST_TOKENS), workload.vocab_size or 1
+    padding = workload.padding_token if workload.has_padding else None
+    has_padding = padding is not None and padding < vocabulary
+    # Without a padding token some classes take a single text.
+    size = 1 if workload.has_padding and not has_padding else _BATCH
+    for length in sorted({*(n for n in _LENGTHS if n < longest), longest}):
+        tokens = torch.randint(vocabulary, (size, length), generator=generator)
+        if has_padding and padding is not None:
+            tokens = torch.where(tokens == padding, (padding + 1) % vocabulary, tokens)
+        yield tokens, None
+    if has_padding and padding is not None and longest > 1:
+        keep = torch.arange(longest) < torch.tensor([[longest], [longest // 2]])
+        yield torch.where(keep, tokens, padding), keep

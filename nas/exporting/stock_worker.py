@@ -1,0 +1,149 @@
+"""Load a folder by ``transformers`` alone, or by its own ``model.py``, and compare its outputs.
+
+Run by its path in a fresh process, in which nothing of JouleNAS can be imported. stdin has the job
+as one JSON object, stdout the findings as another.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_OURS = ("experiments", "nas", "predictors", "search_spaces")
+
+
+class _Blocked:
+    """Refuse to import what the folder must not need."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Raise ``ImportError`` for packages of JouleNAS."""
+        if name.partition(".")[0] in _OURS:
+            raise ImportError(f"{name} must not be needed by a folder of a stock class")
+
+
+def main() -> int:
+    """Read the job, run the network on its batches, print the findings."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.meta_path.insert(0, _Blocked)
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    job = json.load(sys.stdin)
+    result = findings(job)
+    loaded = sorted({name.partition(".")[0] for name in sys.modules} & set(_OURS))
+    if loaded:
+        raise RuntimeError(f"nothing of JouleNAS may be loaded, got {', '.join(loaded)}")
+    json.dump(result, out)
+    out.close()
+    return 0
+
+
+def findings(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the network of the job's folder on its batches; return the largest difference."""
+    import torch
+    from safetensors.torch import load_file
+
+    load = _by_its_module if job["class"] is None else _by_transformers
+    network, facts = load(job)
+    batches = load_file(str(job["batches"]))
+    difference = largest = 0.0
+    with torch.no_grad():
+        for index in range(int(job["n_batches"])):
+            keep = batches.get(f"keep.{index}")
+            expected = batches[f"outputs.{index}"]
+            outputs = _outputs(network, batches[f"inputs.{index}"], keep, job)
+            if outputs.shape != expected.shape:
+                raise ValueError(
+                    f"outputs must have the shape {tuple(expected.shape)}, got "
+                    f"{tuple(outputs.shape)}"
+                )
+            if keep is not None and job["is_per_token"]:
+                # Outputs of padding have no meaning.
+                outputs, expected = outputs[keep], expected[keep]
+            difference = max(difference, float((outputs - expected).abs().max()))
+            largest = max(largest, float(expected.abs().max()))
+    return {
+        **facts,
+        "output_difference": difference,
+        "largest_output": largest,
+    }
+
+
+def _by_transformers(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    import torch
+    import transformers
+
+    auto = getattr(transformers, str(job["class"]))
+    network, report = auto.from_pretrained(
+        job["folder"],
+        dtype=torch.float32,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    return network.eval(), {
+        "class": type(network).__name__,
+        "version": f"transformers {transformers.__version__}",
+        "missing": sorted(report["missing_keys"]),
+    }
+
+
+def _by_its_module(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    import torch
+
+    sys.path.insert(0, os.path.join(str(job["folder"]), "python"))
+    module = importlib.import_module("model")
+    facts = {"class": "model.py", "version": f"torch {torch.__version__}", "missing": []}
+    return module.load(), facts
+
+
+def _outputs(
+    network: Callable[..., Any], inputs: Tensor, keep: Tensor | None, job: Mapping[str, Any]
+) -> Tensor:
+    """The network's outputs in the form of the job's."""
+    import torch
+
+    if job["class"] is None:
+        # Written for JouleNAS's outputs; it masks padding itself.
+        own: Tensor = network(inputs)
+        return own.transpose(1, 2) if job["kind"] == "question_answering" else own
+    mask = {} if keep is None else {"attention_mask": keep.long()}
+    returned = network(inputs, **mask)
+    if job["kind"] == "question_answering":
+        return torch.stack([returned.start_logits, returned.end_logits], dim=-1)
+    if not job["kind"].endswith("embedding"):
+        logits: Tensor = returned.logits
+        return logits
+    vectors = _pooled(returned, keep, str(job["pooling"]))
+    return vectors / vectors.norm(dim=1, keepdim=True) if job["has_unit_vectors"] else vectors
+
+
+def _pooled(returned: Any, keep: Tensor | None, pooling: str) -> Tensor:
+    import torch
+
+    if pooling.startswith("pooler"):
+        pooled: Tensor = returned.pooler_output
+        return pooled
+    stream: Tensor = returned.last_hidden_state
+    if pooling == "cls":
+        return stream[:, 0]
+    lengths = (
+        torch.full((len(stream),), stream.shape[1]) if keep is None else keep.sum(dim=1).long()
+    )
+    if pooling == "last":
+        return stream[torch.arange(len(stream)), lengths - 1]
+    if pooling != "mean":
+        raise ValueError(f"pooling must be one that a stock class is read by, got {pooling}")
+    kept = torch.ones(stream.shape[:2]) if keep is None else keep.float()
+    return (stream * kept[..., None]).sum(dim=1) / lengths[:, None]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,122 @@
+"""Write a checkpoint's folder: configuration, weights, and the parent's other files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from nas.core.files import write_json
+from nas.core.names import first_line
+from search_spaces.architecture import Architecture
+from search_spaces.pretrained.checkpoint import Checkpoint
+from search_spaces.pretrained.files.folder import (
+    CONFIG,
+    PREPROCESSOR,
+    TOKENIZERS,
+    WEIGHTS,
+    Folder,
+    read_json,
+)
+from search_spaces.pretrained.sentences import MODULES, POOLING
+from search_spaces.pretrained.writing.configuration import changed_values, with_dtype
+from search_spaces.pretrained.writing.loadable import check_loadable
+from search_spaces.pretrained.writing.tensors import in_parents_types, stored_tensors
+
+# Files of the parent that are copied: they describe inputs and use, and no size of the network.
+COPIED = (
+    *TOKENIZERS,
+    PREPROCESSOR,
+    POOLING,
+    MODULES,
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "NOTICE",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "config_sentence_transformers.json",
+    "generation_config.json",
+    "merges.txt",
+    "sentence_bert_config.json",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
+
+
+def write_checkpoint(
+    checkpoint: Checkpoint,
+    network: nn.Module,
+    architecture: Architecture,
+    to: Path,
+    *,
+    metadata: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
+    """Write ``network`` to the folder ``to`` in its checkpoint's format; return the files' names.
+
+    Weights have the parent's types where these hold every value, else fp32; bf16 where the
+    architecture's precision is bf16. Read again, every parameter is the same to the bit (of bf16:
+    rounded to it). An unchanged network's tensors are the parent's to the bit, except tied ones
+    that the parent repeats, which are left out.
+
+    Args:
+        checkpoint: The parent.
+        network: The dense network of ``architecture``.
+        architecture: One that ``check_loadable`` allows.
+        to: An existing folder.
+        metadata: Further texts for the header of the weights.
+
+    Raises:
+        ValueError: no stock class can hold the architecture, or values have no room; nothing was
+            written.
+        OSError: the folder cannot be written.
+    """
+    check_loadable(checkpoint, architecture)
+    source = Folder(checkpoint.folder)
+    values = changed_values(checkpoint, architecture, read_json(source.require(CONFIG)))
+    tensors = stored_tensors(checkpoint, network)
+    of_parent = in_parents_types(checkpoint, tensors)
+    if architecture.blocks[0].compression.precision == "bf16":
+        tensors = _cast(tensors, torch.bfloat16)
+        values = with_dtype(values, "bfloat16")
+    elif of_parent is not None:
+        tensors = of_parent
+    else:
+        tensors = _cast(tensors, torch.float32)
+        values = with_dtype(values, "float32")
+    write_json(to / CONFIG, values)
+    _save(tensors, to / WEIGHTS, {**(metadata or {}), "format": "pt"})
+    return (CONFIG, WEIGHTS, *copy_files(checkpoint, to))
+
+
+def copy_files(checkpoint: Checkpoint, to: Path) -> tuple[str, ...]:
+    """Copy the checkpoint's ``COPIED`` files to the folder ``to``; return their names."""
+    source, copied = Folder(checkpoint.folder), []
+    for name in COPIED:
+        path = source.find(name)
+        if path is not None:
+            (to / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, to / name)
+            copied.append(name)
+    return tuple(copied)
+
+
+def _cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    return {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    try:
+        save_file({n: t.contiguous() for n, t in tensors.items()}, path, dict(metadata))
+    except SafetensorError as error:
+        # Its own type, also for a full disk.
+        raise OSError(f"{path.name} could not be written: {first_line(error)}") from None

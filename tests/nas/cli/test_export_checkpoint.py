@@ -1,0 +1,256 @@
+"""``nas export --from``: a checkpoint's folder out, whole and proved, or nothing."""
+
+import copy
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+from pretrained_fakes import write_llama
+
+from nas.cli.main import main
+from nas.exporting import stock, stock_worker
+from search_spaces.pretrained import load_checkpoint
+
+
+@pytest.fixture
+def parent(tmp_path):
+    folder = write_llama(tmp_path / "parent")
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n")
+    return folder
+
+
+def architecture(parent, to, *, layers=((4, 2, 8),), style=True, **attention):
+    """Write the parent's architecture with ``layers`` of (heads, key-value heads, FFN)."""
+    data = load_checkpoint(parent).architecture.to_dict()
+    first = data["layers"][0]
+    data["layers"] = []
+    for heads, kv_heads, d_ff in layers:
+        layer = copy.deepcopy(first)
+        layer["attention"] |= {"n_heads": heads, "n_kv_heads": kv_heads, **attention}
+        layer["ffn"]["d_ff"] = d_ff
+        data["layers"].append(layer)
+    if not style:
+        del data["style"]
+    to.write_text(json.dumps(data))
+    return to
+
+
+def words(parent, file, to, *more):
+    return ["export", "--from", str(parent), "--architecture", str(file), "--to", str(to), *more]
+
+
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(stock, "_run", stock_worker.findings)
+
+
+def refused(capsys, *arguments, code=2):
+    """The one line of a command that fails."""
+    assert main(list(arguments)) == code
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("nas export:")]
+    return line
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_cut_checkpoint_is_proved_by_transformers_in_a_fresh_process(parent, tmp_path, capsys):
+    pytest.importorskip("transformers")
+    file = architecture(parent, tmp_path / "cut.json", layers=[(2, 1, 8)], style=False)
+    to = tmp_path / "to"
+    assert main(words(parent, file, to, "--format", "huggingface", "--json", "--quiet")) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert done["folder"] == str(to)
+    card = done["card"]
+    assert names(to) == ["README.md", "config.json", "model.safetensors", "tokenizer.json"]
+    assert card["parent"] == {
+        "name": "parent",
+        "license": "apache-2.0",
+        "model_type": "llama",
+        "architecture": load_checkpoint(parent).architecture.describe(),
+        "params": 1176,
+    }
+    assert card["params"] == 488
+    assert card["changed"] == [
+        "depth 2 to 1 (layers 0)",
+        "n_heads 4 to 2",
+        "n_kv_heads 2 to 1",
+        "d_ff 12 to 8",
+    ]
+    proof = card["proof"]
+    assert proof["stock_class"] == "LlamaForCausalLM" and proof["missing"] == []
+    assert proof["auto_class"] == "AutoModelForCausalLM"
+    assert 0 < proof["output_difference"] < proof["output_tolerance"] < 0.01
+    readme = (to / "README.md").read_text()
+    for part in ("license: apache-2.0", "d_ff 12 to 8", "AutoModelForCausalLM", "Nothing was tr"):
+        assert part in readme
+    assert "base_model" not in readme
+
+
+def test_the_result_is_printed(parent, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("transformers")
+    in_this_process(monkeypatch)
+    file = architecture(parent, tmp_path / "same.json", layers=[(4, 2, 12)] * 2)
+    assert main(words(parent, file, tmp_path / "to")) == 0
+    shown = capsys.readouterr()
+    assert "in a fresh process" in shown.err
+    assert "parent   parent (apache-2.0), 1,176 parameters" in shown.out
+    assert "changed  nothing" in shown.out and "as LlamaForCausalLM by transformers" in shown.out
+
+
+def test_nothing_of_ours_can_be_imported_by_the_process_that_proves():
+    for name in ("nas", "search_spaces.models", "predictors", "experiments"):
+        with pytest.raises(ImportError, match="must not be needed"):
+            stock_worker._Blocked.find_spec(name)
+    assert stock_worker._Blocked.find_spec("nasty") is None
+
+
+def test_what_no_stock_class_holds_has_a_module_of_its_own(parent, tmp_path, capsys):
+    layers = [(4, 2, 12), (4, 2, 8)]
+    file, to = architecture(parent, tmp_path / "cut.json", layers=layers), tmp_path / "to"
+    line = refused(capsys, *words(parent, file, to))
+    assert "layers[1].ffn.d_ff is 8" in line and line.endswith("; format python can")
+    assert names(tmp_path) == ["cut.json", "parent"]
+    assert main(words(parent, file, to, "--format", "python", "--json", "--quiet")) == 0
+    card = json.loads(capsys.readouterr().out)["card"]
+    assert card["proof"]["stock_class"] == "model.py"
+    assert {"python", "architecture.json", "tokenizer.json"} <= set(names(to))
+    assert 'sys.path.insert(0, "this folder/python")' in (to / "README.md").read_text()
+
+
+def test_without_transformers_one_line_says_what_to_install(parent, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(stock, "find_spec", lambda name: None)
+    file = architecture(parent, tmp_path / "cut.json")
+    line = refused(capsys, *words(parent, file, tmp_path / "to"))
+    assert "pip install 'joulenas[checkpoints]'" in line
+    assert names(tmp_path) == ["cut.json", "parent"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "attention", "part"),
+    [
+        ([(4, 2, 16)], {}, "layers[0].ffn.d_ff must be at most 12"),
+        ([(8, 2, 12)], {}, "layers[0].attention.n_heads must be at most 4"),
+        ([(4, 2, 12)] * 3, {}, "depth must be in 1..2"),
+        ([(4, 2, 12)], {"d_head": 4}, "layers[0].attention.d_head must be 2"),
+        ([(4, 2, 12)], {"rank": 1}, "layers.0.attention.rank is 1"),
+        ([(4, 2, 12)], {"precision": "int8"}, "quantization_config"),
+        ([(4, 2, 12)], {"precision": "bf16"}, "stock classes compute in one type"),
+    ],
+)
+def test_an_architecture_that_does_not_fit_is_refused(
+    layers, attention, part, parent, tmp_path, capsys
+):
+    file = architecture(parent, tmp_path / "cut.json", layers=layers, **attention)
+    assert part in refused(capsys, *words(parent, file, tmp_path / "to"))
+    assert names(tmp_path) == ["cut.json", "parent"]
+
+
+@pytest.mark.parametrize(
+    ("more", "part"),
+    [
+        (["--format", "onnx"], "format must be one of huggingface, python with --from"),
+        (["--format", "python,onnx"], "format must be one of"),
+        (["--trial", "3"], "leave out --trial"),
+        (["--knee"], "leave out --knee"),
+        (["some-run"], "leave out a run folder"),
+    ],
+)
+def test_options_of_a_run_are_refused(more, part, parent, tmp_path, capsys):
+    file = architecture(parent, tmp_path / "cut.json")
+    assert part in refused(capsys, *words(parent, file, tmp_path / "to", *more))
+
+
+def test_a_source_and_its_architecture_are_required(parent, tmp_path, capsys):
+    to = ["--to", str(tmp_path / "to")]
+    assert "name a run folder, or a checkpoint" in refused(capsys, "export", *to)
+    line = refused(capsys, "export", "--from", str(parent), *to)
+    assert "must be given with --architecture FILE" in line
+    line = refused(capsys, "export", "run", "--architecture", "x.json", *to)
+    assert "--architecture goes with --from DIR" in line
+    line = refused(capsys, *words(tmp_path / "none", "x.json", tmp_path / "to"))
+    assert "x.json" in line
+    two = tmp_path / "two.json"
+    one = json.loads(architecture(parent, tmp_path / "cut.json").read_text())
+    two.write_text(json.dumps([one, one]))
+    assert "one architecture, got 2" in refused(capsys, *words(parent, two, tmp_path / "to"))
+
+
+def test_outputs_that_differ_leave_nothing(parent, tmp_path, capsys, monkeypatch):
+    found = {"class": "X", "version": "transformers 9", "missing": []}
+    # As if the class ignored a key.
+    wrong = found | {"output_difference": 0.5, "largest_output": 1.0}
+    monkeypatch.setattr(stock, "_run", lambda job: wrong)
+    monkeypatch.setattr(stock, "find_spec", lambda name: object())
+    file = architecture(parent, tmp_path / "cut.json")
+    line = refused(capsys, *words(parent, file, tmp_path / "to"), code=1)
+    assert "outputs of X (transformers 9) differ by 0.5, allowed 0.0001" in line
+    assert names(tmp_path) == ["cut.json", "parent"]
+
+
+def test_a_signal_half_way_leaves_nothing(parent, tmp_path, monkeypatch):
+    def ended(job):
+        assert any(name.startswith(".nas-export-") for name in names(tmp_path))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(stock, "_run", ended)
+    monkeypatch.setattr(stock, "find_spec", lambda name: object())
+    file = architecture(parent, tmp_path / "cut.json")
+    # Of this process it may be another's: Ray has one.
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as error:
+            main(words(parent, file, tmp_path / "to"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert error.value.code == 128 + signal.SIGTERM
+    assert names(tmp_path) == ["cut.json", "parent"]
+
+
+KILLED = """
+import os, signal, sys
+from nas.cli.main import main
+from nas.exporting import stock
+stock.find_spec = lambda name: object()
+stock._run = lambda job: os.kill(os.getpid(), signal.SIGKILL)
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_export_never_has_the_folders_name(parent, tmp_path):
+    file, to = architecture(parent, tmp_path / "cut.json"), tmp_path / "to"
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, *words(parent, file, to)],
+        check=False,
+        timeout=200,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not to.exists() and len(names(tmp_path)) == 3
+
+
+def test_a_full_disk_is_one_line(parent, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(stock, "find_spec", lambda name: object())
+    file = architecture(parent, tmp_path / "cut.json")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file grows beyond the configuration.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        code = main(words(parent, file, tmp_path / "to", "--quiet"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    lines = capsys.readouterr().err.splitlines()
+    assert code == 2 and lines[-1].startswith("nas export: model.safetensors could not be written")
+    assert names(tmp_path) == ["cut.json", "parent"]
+
+
+def test_a_folder_with_files_is_left_as_it_is(parent, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(stock, "find_spec", lambda name: object())
+    file = architecture(parent, tmp_path / "cut.json")
+    line = refused(capsys, *words(parent, file, parent))
+    assert "export folder must be new or empty" in line
+    assert len(names(parent)) == 4
