@@ -30,10 +30,11 @@ def from_plain(cls: type[T], data: Any, what: str, *, is_whole: bool = False) ->
             ``what``.
     """
     reader: Any = _record_reader
-    record: T = reader(cls)(what, data)
-    missing = [f.name for f in fields(record) if f.name not in data]  # type: ignore[arg-type]
+    created: Any = reader(cls)(what, data)
+    missing = [field.name for field in fields(created) if field.name not in data]
     if is_whole and missing:
         raise ValueError(f"{what} must have {', '.join(missing)}")
+    record: T = created
     return record
 
 

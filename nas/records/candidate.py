@@ -134,13 +134,12 @@ class Outcome:
 
     def _check_ranges(self) -> None:
         require_int("n_evaluations", self.n_evaluations, 1)
-        qualities = {
-            "quality": self.quality and self.quality.value,
-            "test_quality": self.test_quality and self.test_quality.value,
-            "uncompressed_quality": self.uncompressed_quality,
-        }
+        scores = {"quality": self.quality, "test_quality": self.test_quality}
+        qualities = {name: score.value for name, score in scores.items() if score is not None}
+        if self.uncompressed_quality is not None:
+            qualities["uncompressed_quality"] = self.uncompressed_quality
         for name, quality in qualities.items():
-            if quality is not None and not 0 <= quality <= 1:
+            if not 0 <= quality <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {quality!r}")
         sizes = {"params": self.params, "peak_memory_bytes": self.peak_memory_bytes}
         for name, size in sizes.items():

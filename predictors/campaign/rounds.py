@@ -27,7 +27,6 @@ from predictors.campaign.failures import (
 )
 from predictors.campaign.plan import Plan, PlanItem
 from predictors.measurement.process import MeasureError, MeasureInterrupted, MeasureTimeout
-from predictors.measurement.quality import median_interval
 from predictors.measurement.records import EnergyRecord, append_records, read_records
 from predictors.measurement.side_by_side import Result, measure_side_by_side
 
@@ -227,7 +226,7 @@ def _ratio(pairs: Sequence[tuple[EnergyRecord, EnergyRecord]]) -> Estimate | Non
     (one, baseline) = pairs[0]
     # Windows of one turn are neighbours in time.
     turns = zip(one.repeats_j, baseline.repeats_j, strict=False)
-    return median_interval([a / b for a, b in turns])
+    return Estimate.of_median([a / b for a, b in turns])
 
 
 def _over_rounds(values: Sequence[float]) -> Estimate | None:

@@ -37,10 +37,10 @@ from typing import Any
 
 import numpy as np
 
+from nas.core.estimate import Estimate
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.memory import describe_shortage
 from predictors.measurement.protocol import Protocol
-from predictors.measurement.quality import half_width
 from predictors.measurement.reading import energies_per_unit, make_reading
 from predictors.measurement.records import EnergyRecord
 from predictors.measurement.windows import Measurement, WindowLoop, is_rejected, run_windows
@@ -271,7 +271,7 @@ class _Served:
         return Measurement(
             windows,
             batches,
-            half_width(energies_j) <= self._subject.protocol.target_half_width,
+            Estimate.of_median(energies_j).half_width <= self._subject.protocol.target_half_width,
             self._n_rejected,
             self._idle_power_w,
             tuple(sorted(flags)),

@@ -88,9 +88,16 @@ def _load(path: Path, name: str) -> Checkpoint:
         license=folder.license(),
         unread_keys=config.unread(family.harmless),
         longest=None if workload.is_image else workload.input_shape[0],
-        image_size=workload.input_shape[1:] if workload.is_image else None,
+        image_size=_image_size(workload),
         resizing=family.resizing,
     )
+
+
+def _image_size(workload: Workload) -> tuple[int, int] | None:
+    if not workload.is_image:
+        return None
+    _, height, width = workload.input_shape
+    return height, width
 
 
 def family_of(config: Config) -> Family:

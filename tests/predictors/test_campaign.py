@@ -1,6 +1,4 @@
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +9,6 @@ import numpy as np
 import pytest
 from fakes import FakeClock, FakeMeter
 
-from nas.core.estimate import Estimate
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.protocol import PROTOCOLS, Protocol, get_protocol
 from predictors.measurement.records import EnergyRecord, append_records, read_records
@@ -32,21 +29,6 @@ from search_spaces.workload import Workload
 TINY = Architecture(8, (LayerSpec(AttentionSpec(2, 1, 4), FfnSpec(8)),), patch_size=4)
 DIGITS = Workload("digits", "image_classification", (1, 8, 8), 10, 16)
 FAST = Protocol("fast", warmup_s=0.0, warmup_iterations=2, window_s=0.02, target_half_width=1.0)
-
-
-def test_median_interval_covers_the_median_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    for n in (6, 9, 15):
-        inside = 0
-        for _ in range(2000):
-            # Lopsided draws: a normal interval would miss this median.
-            inside += np.log(2) in Estimate.of_median(list(rng.exponential(1.0, n)))
-        assert inside / 2000 >= 0.94
-
-
-def test_fewer_than_six_repeats_have_no_interval():
-    with pytest.raises(ValueError, match="6 or more"):
-        Estimate.of_median([1.0] * 5)
 
 
 @pytest.mark.parametrize(
@@ -400,74 +382,3 @@ def test_a_wrong_record_names_file_and_line(tmp_path, text):
 def test_impossible_readings_are_refused(record, change):
     with pytest.raises(ValueError):
         EnergyReading.from_dict(record.reading.to_dict() | change)
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from predictors.measurement.exclusive import DeviceLock
-with getattr(DeviceLock(Path(sys.argv[1]), "cpu"), sys.argv[2])():
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def hold(folder, kind):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(folder), kind], stdout=subprocess.PIPE
-    )
-    assert process.stdout.readline() == b"held\n"
-    return process
-
-
-def test_a_measurement_waits_for_trainers_and_outlives_their_kill(tmp_path):
-    trainer = hold(tmp_path, "shared")
-    waiting = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path), "exclusive"], stdout=subprocess.PIPE
-    )
-    os.set_blocking(waiting.stdout.fileno(), False)
-    time.sleep(1.0)
-    assert not waiting.stdout.read()
-    trainer.send_signal(signal.SIGKILL)
-    trainer.wait()
-    os.set_blocking(waiting.stdout.fileno(), True)
-    assert waiting.stdout.readline() == b"held\n"
-    waiting.kill()
-    waiting.wait()
-
-
-def test_trainers_share_and_many_of_them_cannot_starve_a_measurement(tmp_path):
-    code = (
-        HOLDER.replace('print("held", flush=True)\n    time.sleep(60)', "pass")
-        .replace("with getattr", "while True:\n  with getattr")
-        .replace("    pass", "    time.sleep(.01)")
-    )
-    trainers = [
-        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), "shared"]) for _ in range(2)
-    ]
-    try:
-        time.sleep(1.0)
-        lock = DeviceLock(tmp_path, "cpu")
-        with lock.shared():
-            pass
-        for _ in range(5):
-            started = time.perf_counter()
-            with lock.exclusive():
-                waited_s = time.perf_counter() - started
-            assert waited_s < 1.0
-    finally:
-        for trainer in trainers:
-            trainer.kill()
-            trainer.wait()
-
-
-def test_a_gpu_has_one_lock_by_whatever_number_a_process_knows_it(tmp_path, monkeypatch):
-    def names(visible, device):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        with DeviceLock(tmp_path / visible / device, device).shared():
-            return {path.name for path in (tmp_path / visible / device).iterdir()}
-
-    # Of a node's two GPUs a trial was given the second, which a measurement sees beside the first.
-    assert names("1", "cuda:0") == names("0,1", "cuda:1") != names("0,1", "cuda:0")
-    # What is not there is still locked by a name; that it is not there others say.
-    assert names("", "cuda:0")

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,74 @@ def test_our_processes_are_those_that_opened_the_lock_and_live(tmp_path):
         trainer.send_signal(signal.SIGKILL)
         trainer.wait()
     assert lock.processes() == {os.getpid()} and flags() == ("foreign_process",)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from predictors.measurement.exclusive import DeviceLock
+with getattr(DeviceLock(Path(sys.argv[1]), "cpu"), sys.argv[2])():
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(folder, kind):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder), kind], stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"held\n"
+    return process
+
+
+def test_a_measurement_waits_for_trainers_and_outlives_their_kill(tmp_path):
+    trainer = hold(tmp_path, "shared")
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path), "exclusive"], stdout=subprocess.PIPE
+    )
+    os.set_blocking(waiting.stdout.fileno(), False)
+    time.sleep(1.0)
+    assert not waiting.stdout.read()
+    trainer.send_signal(signal.SIGKILL)
+    trainer.wait()
+    os.set_blocking(waiting.stdout.fileno(), True)
+    assert waiting.stdout.readline() == b"held\n"
+    waiting.kill()
+    waiting.wait()
+
+
+def test_trainers_share_and_many_of_them_cannot_starve_a_measurement(tmp_path):
+    code = (
+        HOLDER.replace('print("held", flush=True)\n    time.sleep(60)', "pass")
+        .replace("with getattr", "while True:\n  with getattr")
+        .replace("    pass", "    time.sleep(.01)")
+    )
+    trainers = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path), "shared"]) for _ in range(2)
+    ]
+    try:
+        time.sleep(1.0)
+        lock = DeviceLock(tmp_path, "cpu")
+        with lock.shared():
+            pass
+        for _ in range(5):
+            started = time.perf_counter()
+            with lock.exclusive():
+                waited_s = time.perf_counter() - started
+            assert waited_s < 1.0
+    finally:
+        for trainer in trainers:
+            trainer.kill()
+            trainer.wait()
+
+
+def test_a_gpu_has_one_lock_by_whatever_number_a_process_knows_it(tmp_path, monkeypatch):
+    def names(visible, device):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with DeviceLock(tmp_path / visible / device, device).shared():
+            return {path.name for path in (tmp_path / visible / device).iterdir()}
+
+    # Of a node's two GPUs a trial was given the second, which a measurement sees beside the first.
+    assert names("1", "cuda:0") == names("0,1", "cuda:1") != names("0,1", "cuda:0")
+    # What is not there is still locked by a name; that it is not there others say.
+    assert names("", "cuda:0")

@@ -1,5 +1,6 @@
-"""Estimates: their interval, and the exact one of a share."""
+"""Estimates: their interval, and the exact ones of a share and of a median."""
 
+import numpy as np
 import pytest
 from scipy.stats import beta
 
@@ -32,3 +33,18 @@ def test_a_share_has_clopper_and_pearsons_interval(n):
 def test_a_share_of_nothing_is_refused(k, n):
     with pytest.raises(ValueError):
         Estimate.of_share(k, n)
+
+
+def test_median_interval_covers_the_median_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for n in (6, 9, 15):
+        inside = 0
+        for _ in range(2000):
+            # Lopsided draws: a normal interval would miss this median.
+            inside += np.log(2) in Estimate.of_median(list(rng.exponential(1.0, n)))
+        assert inside / 2000 >= 0.94
+
+
+def test_fewer_than_six_repeats_have_no_interval():
+    with pytest.raises(ValueError, match="6 or more"):
+        Estimate.of_median([1.0] * 5)
