@@ -100,9 +100,24 @@ MUTANTS = [
         "self._fits_s >= self._fit_share",
         f"{OF_GATE}::test_fitting_takes_at_most_its_share_of_the_time",
     ),
-    (CALIBRATION, "confidence * (1 + 1 / self.n_effective)", "confidence", OF_INTERVALS),
-    (CALIBRATION, "max(normal, _BEYOND", "min(normal, _BEYOND", OF_INTERVALS),
-    (CALIBRATION, "min(max(correlation, 0.0), 1.0)", "0.0", OF_INTERVALS),
+    (
+        CALIBRATION,
+        "confidence * (1 + 1 / self.n_effective)",
+        "confidence",
+        f"{OF_INTERVALS}::test_conformal_half_widths_are_order_statistics",
+    ),
+    (
+        CALIBRATION,
+        "max(normal, _BEYOND",
+        "min(normal, _BEYOND",
+        f"{OF_INTERVALS}::test_too_few_rows_widen_beyond_the_largest_error_seen",
+    ),
+    (
+        CALIBRATION,
+        "min(max(correlation, 0.0), 1.0)",
+        "0.0",
+        f"{OF_INTERVALS}::test_rows_of_a_job_that_errs_as_one_count_as_one",
+    ),
     (
         REGRESSOR,
         "np.where(outside, (2 + excess) * width, width)",

@@ -119,10 +119,14 @@ def test_what_no_row_shows_keeps_its_prior_proportion():
 def test_conformal_half_widths_are_order_statistics():
     conformal = Conformal(np.arange(1.0, 100.0), 99.0)
     assert conformal.half_width(0.9) == 90.0 and conformal.half_width(0.5) == 50.0
+    # Of 14 the 13th would be too few: 0.9 of 15 places, not of 14.
+    assert Conformal(np.arange(1.0, 15.0), 14.0).half_width(0.9) == 14.0
 
 
 def test_too_few_rows_widen_beyond_the_largest_error_seen():
-    assert Conformal(np.array([1.0, 2.0, 3.0]), 3.0).half_width(0.9) > 3.0
+    # As of normal errors with this median, and a quarter more than the largest at least.
+    assert Conformal(np.array([1.0, 2.0, 3.0]), 3.0).half_width(0.9) == pytest.approx(4.877, 1e-3)
+    assert Conformal(np.array([1.0, 1.0, 9.0]), 3.0).half_width(0.9) == 11.25
 
 
 def test_rows_of_a_job_that_errs_as_one_count_as_one():
