@@ -25,7 +25,11 @@ from predictors.measurement.fork_server import locked
 # Not below TMPDIR: a socket's path has at most 107 bytes.
 _FOLDER = Path("/tmp")
 # Variables that identify the caller; no measurement reads them.
-_OF_THE_CALLER = ("RAY_", "TUNE_", "SPT_NOENV", "PYTHONBREAKPOINT", "PYTEST_")
+_OF_THE_CALLER = (
+    *("RAY_", "TUNE_", "PL_DISABLE_FORK", "SPT_NOENV", "PYTHONBREAKPOINT", "PYTEST_"),
+    # The working directory is compared by itself.
+    *("PWD", "OLDPWD"),
+)
 
 
 class ForkServerLostError(RuntimeError):
