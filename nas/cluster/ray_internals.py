@@ -24,6 +24,8 @@ _SETTINGS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # Tune's snapshots of all trials are never restored; the last is always written.
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
+    # Trials stay in the driver's folder: measuring processes of one folder share a server.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     # A Ray started implicitly, by a call outside of ``cluster``, would have no token.
     "RAY_ENABLE_AUTO_CONNECT": "0",
     # A task that runs out of memory is retried as often as one that dies, not endlessly.

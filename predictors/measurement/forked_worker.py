@@ -28,7 +28,11 @@ _FOLDER = Path("/tmp")
 # A server that runs answers at once.
 END_TIMEOUT_S = 5.0
 # Variables that identify the caller; no measurement reads them.
-_OF_THE_CALLER = ("RAY_", "TUNE_", "SPT_NOENV", "PYTHONBREAKPOINT", "PYTEST_")
+_OF_THE_CALLER = (
+    *("RAY_", "TUNE_", "PL_DISABLE_FORK", "SPT_NOENV", "PYTHONBREAKPOINT", "PYTEST_"),
+    # The working directory is compared by itself.
+    *("PWD", "OLDPWD"),
+)
 
 
 class ForkServerLostError(RuntimeError):

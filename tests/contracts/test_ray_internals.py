@@ -124,11 +124,13 @@ def test_a_tune_trial_without_what_is_dropped_is_refused():
 
 
 SETTINGS = """
+import os
 from nas.cluster import ray_internals
 import ray
 from ray._common.usage.usage_lib import usage_stats_enabled
 from ray._private.auto_init_hook import enable_auto_connect
-print(usage_stats_enabled(), enable_auto_connect)
+from ray.train.constants import RAY_CHDIR_TO_TRIAL_DIR
+print(usage_stats_enabled(), enable_auto_connect, os.environ[RAY_CHDIR_TO_TRIAL_DIR])
 """
 
 
@@ -141,4 +143,4 @@ def test_ray_reads_the_settings_when_it_is_imported():
         check=True,
         env=environment,
     )
-    assert shown.stdout.split() == ["False", "False"]
+    assert shown.stdout.split() == ["False", "False", "0"]

@@ -179,3 +179,16 @@ def test_a_server_that_ends_first_is_told_apart(monkeypatch, tmp_path):
             with pytest.raises((ForkServerLostError, MeasureInterrupted)):
                 process.receive()
         assert until(lambda: servers() <= before)
+
+
+def test_a_trial_of_ray_tune_shares_the_server_of_its_search(monkeypatch, tmp_path):
+    own = worker_environment("cpu", 1)
+    # What Ray and Tune set in a trial's process, and what a shell leaves behind.
+    of_trial = own | {"RAY_JOB_ID": "1", "PL_DISABLE_FORK": "1", "PWD": "/", "TUNE_ORIG": "x"}
+    assert forked_worker._server_key(of_trial) == forked_worker._server_key(own)
+    assert forked_worker._server_key(own | {"OMP_WAIT_POLICY": "x"}) != (
+        forked_worker._server_key(own)
+    )
+    key = forked_worker._server_key(own)
+    monkeypatch.chdir(tmp_path)
+    assert forked_worker._server_key(own) != key
