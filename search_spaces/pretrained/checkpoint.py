@@ -55,7 +55,7 @@ class Checkpoint:
     license: str | None = None
     unread_keys: tuple[str, ...] = ()
     longest: int | None = None
-    image_size: tuple[int, int] | None = None
+    image_size: tuple[int, ...] | None = None
     resizing: Resizing | None = None
 
     def with_length(self, tokens: int) -> Checkpoint:

@@ -113,9 +113,9 @@ def _window(config: Config, layers: int) -> int | None:
         return None
     if window is None:
         return None
-    window = config.integer("sliding_window", most=MOST_POSITIONS)
+    size = config.integer("sliding_window", most=MOST_POSITIONS)
     has_windows = "sliding_attention" in types if types else first < layers
-    return window if has_windows or model_type == "mistral" else None
+    return size if has_windows or model_type == "mistral" else None
 
 
 def _layer_types(config: Config, layers: int) -> list[str]:
