@@ -6,7 +6,7 @@ import pytest
 from pretrained_fakes import causal, saved
 from record_fakes import made_records
 
-from experiments.benchmarks import checkpoint_precisions
+from experiments.benchmarks import checkpoint_joules
 from nas.cli.main import main
 from nas.core.estimate import Estimate
 from nas.measuring.measure import CheckpointEnergy, Row
@@ -107,21 +107,21 @@ def row_of(precision, ratio):
 
 def test_the_table_of_the_benchmark_has_every_figure():
     rows = (row_of("fp32", None), row_of("int8", Estimate(0.5, 0.4, 0.6, "measured")))
-    table = checkpoint_precisions.table_of("minilm", energy_of(*rows, failed=[("bf16", "slow")]))
+    table = checkpoint_joules.table_of("minilm", energy_of(*rows, failed=[("bf16", "slow")]))
     text = table.text()
     assert "2.000 mJ [1.000, 4.000]" in text and "0.50 [0.40, 0.60]" in text
     assert "m@128/b1; bf16 failed: slow" in text and "5.0 MB" in text
 
 
 def test_the_benchmark_names_what_is_to_be_fetched_first(monkeypatch, tmp_path):
-    monkeypatch.setattr(checkpoint_precisions, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(checkpoint_joules, "CHECKPOINTS", tmp_path)
     with pytest.raises(SystemExit, match="make checkpoints"):
-        checkpoint_precisions.folder_of("minilm")
+        checkpoint_joules.folder_of("minilm")
     monkeypatch.setattr(
-        checkpoint_precisions,
+        checkpoint_joules,
         "SMOLLM2",
-        checkpoint_precisions.SMOLLM2
+        checkpoint_joules.SMOLLM2
         | {"hidden_size": 18, "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 32},
     )
-    made = checkpoint_precisions.folder_of("smollm2-shape")
+    made = checkpoint_joules.folder_of("smollm2-shape")
     assert json.loads((made / "config.json").read_text())["num_attention_heads"] == 9
