@@ -202,7 +202,7 @@ class Supernet(nn.Module):
             return logits
         if x.shape[-1] != width:
             # Joined vectors are interleaved, so that the first columns are narrower vectors'.
-            x = x.unflatten(-1, (-1, width)).transpose(-1, -2).flatten(-2)
+            x = x.reshape(*x.shape[:-1], -1, width).transpose(-1, -2).flatten(-2)
         return self.head.views(x.shape[-1], self.workload.n_classes, None)(x)
 
     def _embedded(self, inputs: Tensor, architecture: Architecture) -> Tensor:
