@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search_spaces.architecture import Architecture
+from search_spaces.architecture import Architecture, AttentionSpec
 from search_spaces.pretrained.checkpoint import Checkpoint
 from search_spaces.pretrained.families.family import SizeKeys
 from search_spaces.pretrained.writing.loadable import family_named
@@ -27,17 +27,7 @@ def changed_values(
     if architecture.depth != parent.depth:
         values[sizes.depth] = architecture.depth
         _cut_depth(values, sizes, kept_layers(parent, architecture))
-    heads = after.attention.n_heads
-    if heads != before.attention.n_heads:
-        values[sizes.heads] = heads
-        if sizes.d_head is not None:
-            # Without it classes divide the width by the new number.
-            values[sizes.d_head] = after.attention.d_head
-    if sizes.kv_heads is not None and after.attention.n_kv_heads != before.attention.n_kv_heads:
-        values[sizes.kv_heads] = after.attention.n_kv_heads
-    elif sizes.kv_heads is not None and heads != before.attention.n_heads:
-        # A configuration may leave it out where it equals the number of heads.
-        values[sizes.kv_heads] = after.attention.n_kv_heads
+    _set_heads(values, sizes, before.attention, after.attention)
     d_ff = after.ffn.d_ff
     if d_ff != before.ffn.d_ff:
         make = sizes.ffn_value
@@ -57,6 +47,20 @@ def with_dtype(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Return ``values`` with the type of weights ``name``, such as ``float32``."""
     key = _OLD_DTYPE if _OLD_DTYPE in values and _DTYPE not in values else _DTYPE
     return {**values, key: name}
+
+
+def _set_heads(
+    values: dict[str, Any], sizes: SizeKeys, before: AttentionSpec, after: AttentionSpec
+) -> None:
+    has_other_heads = after.n_heads != before.n_heads
+    # The last two may be absent, and then follow from the number of heads.
+    for key, old, new in (
+        (sizes.heads, before.n_heads, after.n_heads),
+        (sizes.kv_heads, before.n_kv_heads, after.n_kv_heads),
+        (sizes.d_head, before.d_head, after.d_head),
+    ):
+        if key is not None and (has_other_heads or old != new):
+            values[key] = new
 
 
 def _cut_depth(values: dict[str, Any], sizes: SizeKeys, layers: Sequence[int]) -> None:

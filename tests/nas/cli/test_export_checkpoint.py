@@ -4,12 +4,15 @@ import copy
 import json
 import os
 import resource
+import shlex
 import signal
 import subprocess
 import sys
 
 import pytest
-from pretrained_fakes import write_llama
+from encoder_fakes import encoder
+from pages import DOCS, blocks, lines_of, output_of
+from pretrained_fakes import saved, write_llama
 
 from nas.cli.main import main
 from nas.exporting import stock, stock_worker
@@ -254,3 +257,29 @@ def test_a_folder_with_files_is_left_as_it_is(parent, tmp_path, capsys, monkeypa
     line = refused(capsys, *words(parent, file, parent))
     assert "export folder must be new or empty" in line
     assert len(names(parent)) == 4
+
+
+def test_the_page_shows_what_runs_and_is_printed(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("transformers")
+    page = DOCS / "export.md"
+    (example,) = (text for text in blocks(page, "python") if "load_checkpoint" in text)
+    shown = next(text for text in blocks(page, "text") if "minilm-l4" in text)
+    (line,) = (line for line in lines_of(page) if "--from" in line)
+    # Of the real one's depth and feed-forward width.
+    network = encoder("bert", "Model", num_hidden_layers=6, intermediate_size=1536)
+    saved(network, tmp_path / "all-minilm-l6-v2")
+    assert output_of(example, tmp_path, timeout=120) == ""
+    monkeypatch.chdir(tmp_path)
+    in_this_process(monkeypatch)
+    capsys.readouterr()
+    assert main(shlex.split(line)[1:]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    titles = [[line[:10] for line in text] for text in (printed, shown.splitlines())]
+    assert titles[0] == titles[1]
+    assert printed[2] == shown.splitlines()[2]
+    assert "depth 6 to 4 (layers 0, 2, 3, 5); d_ff 1536 to 768" in printed[2]
+    data = json.loads((tmp_path / "cut.json").read_text())
+    data["layers"][1]["ffn"]["d_ff"] = 384
+    (tmp_path / "uneven.json").write_text(json.dumps(data))
+    line = refused(capsys, *words("all-minilm-l6-v2", "uneven.json", "never"))
+    assert line in page.read_text().splitlines()

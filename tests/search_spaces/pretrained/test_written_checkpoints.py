@@ -1,6 +1,7 @@
 """Checkpoints written back: transformers' own classes load them and give our outputs."""
 
 import json
+import random
 from dataclasses import replace
 
 import pytest
@@ -13,7 +14,10 @@ from nas.exporting import stock, stock_worker
 from search_spaces.architecture import Architecture, LayerSpec
 from search_spaces.compression.inherit import inherit
 from search_spaces.pretrained import load_checkpoint
+from search_spaces.pretrained.files.config import Config
 from search_spaces.pretrained.writing import refusals, write_checkpoint
+from search_spaces.pretrained.writing.configuration import changed_values
+from search_spaces.pretrained.writing.loadable import family_named
 
 pytest.importorskip("transformers")
 
@@ -201,3 +205,45 @@ def test_what_no_stock_class_holds_is_refused_before_anything_is_written(
         written(checkpoint, child(checkpoint, architecture), architecture, tmp_path / "after")
     assert str(caught.value) == reason
     assert not list((tmp_path / "after").iterdir())
+
+
+def drawn(checkpoint, rng):
+    """A random architecture of the checkpoint's style, uniform in half of the draws."""
+    of, sizes = checkpoint.architecture, (8, 16, 17, 24, 40, 48, 72, 96)
+
+    def layer():
+        kv_heads = rng.choice((1, 2, 3, 4))
+        first = of.layers[0].attention
+        d_head = rng.choice((first.d_head, first.d_head, 4, 12))
+        heads = kv_heads * rng.choice((1, 1, 2))
+        attention = replace(first, n_heads=heads, n_kv_heads=kv_heads, d_head=d_head)
+        return LayerSpec(attention, replace(of.layers[0].ffn, d_ff=rng.choice(sizes)))
+
+    depth, first = rng.choice((1, 2, 3)), layer()
+    layers = [first if rng.random() < 0.7 else layer() for _ in range(depth)]
+    return Architecture(of.d_model, tuple(layers), of.patch_size, style=of.style)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["llama", "mistral", "qwen2, tied", "qwen3", "gpt2", "bert", "roberta", "distilbert", "vit"]
+    + ["deit", "dinov2", "dinov2, swiglu", "dinov2 with registers"],
+)
+def test_refused_is_exactly_what_a_configuration_cannot_say(name, tmp_path):
+    """Of 1,000 architectures, those allowed are read from what would be written, no others."""
+    checkpoint = load_checkpoint(parent(name, "Model", tmp_path))
+    family = family_named(checkpoint.family)
+    path = tmp_path / "config.json"
+    before = json.loads(path.read_text())
+    rng, n_allowed = random.Random(0), 0
+    for _ in range(1000):
+        architecture = drawn(checkpoint, rng)
+        values = changed_values(checkpoint, architecture, before)
+        try:
+            read = family.read(Config(values, path), family.heads["Model"]).architecture
+        except ValueError:
+            read = None
+        is_allowed = refusals(checkpoint, architecture) == ()
+        assert is_allowed == (read == architecture), (architecture.describe(), values)
+        n_allowed += is_allowed
+    assert 0 < n_allowed < 1000
