@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import Activation, NormStyle, Pooling
-from search_spaces.pretrained.activations import ACTIVATIONS
 from search_spaces.pretrained.config import (
     MOST_HEADS,
     MOST_LAYERS,
@@ -17,6 +16,7 @@ from search_spaces.pretrained.config import (
     Config,
 )
 from search_spaces.pretrained.family import Blueprint, Family, Head, Names, SizeKeys, Stored
+from search_spaces.pretrained.keys import ACTIVATIONS
 
 _OURS = "layers.{i}"
 # Sizes of configurations by their names in BERT's.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import BiasStyle, NormStyle
-from search_spaces.pretrained.activations import ACTIVATIONS
 from search_spaces.pretrained.config import (
     MOST_HEADS,
     MOST_LAYERS,
@@ -13,6 +12,7 @@ from search_spaces.pretrained.config import (
     Config,
 )
 from search_spaces.pretrained.family import Blueprint, Family, Head, Names, SizeKeys, Stored
+from search_spaces.pretrained.keys import ACTIVATIONS
 
 _OURS, _LAYER = "layers.{i}", "transformer.h.{i}"
 

@@ -1,6 +1,18 @@
-"""Keys of configurations that all families treat alike."""
+"""Keys and values of configurations that all families treat alike."""
 
 from __future__ import annotations
+
+from search_spaces.architecture.style import Activation
+
+# Activations by their names in configurations.
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu-tanh",
+    "gelu_pytorch_tanh": "gelu-tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
 
 # Keys without an effect on the outputs of a trained network in evaluation mode.
 HARMLESS = frozenset(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import BiasStyle, NormStyle
-from search_spaces.pretrained.activations import ACTIVATIONS
 from search_spaces.pretrained.config import (
     MOST_HEAD_SIZE,
     MOST_HEADS,
@@ -18,6 +17,7 @@ from search_spaces.pretrained.config import (
     Config,
 )
 from search_spaces.pretrained.family import Blueprint, Family, Head, SizeKeys
+from search_spaces.pretrained.keys import ACTIVATIONS
 from search_spaces.pretrained.rotary import rotary_positions
 
 _OURS, _LAYER = "layers.{i}", "model.layers.{i}"

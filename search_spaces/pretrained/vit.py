@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import Activation, BiasStyle, NormStyle, Pooling
-from search_spaces.pretrained.activations import ACTIVATIONS
 from search_spaces.pretrained.config import (
     MOST_HEAD_SIZE,
     MOST_HEADS,
@@ -18,6 +17,7 @@ from search_spaces.pretrained.config import (
     Config,
 )
 from search_spaces.pretrained.family import Blueprint, Family, Head, Names, Piece, SizeKeys, Stored
+from search_spaces.pretrained.keys import ACTIVATIONS
 
 _OURS = "layers.{i}"
 _MOST_PIXELS, _MOST_CHANNELS, _MOST_REGISTERS = 2**14, 2**10, 2**10
