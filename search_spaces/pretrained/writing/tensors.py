@@ -101,9 +101,9 @@ class _Writer:
     def _joined(self, stored: str) -> Tensor:
         """The stored tensor of all its pieces."""
         placed, entry = self._placed[stored], self._match.entries[stored]
-        shape, n_values = self._shape_of(placed[0]), 0
-        if placed[0].piece.source.is_flat:
-            shape = entry.shape
+        # Tensors that are read as if flat have their shape from the parent.
+        is_flat = placed[0].piece.source.is_flat
+        shape = entry.shape if is_flat else self._shape_of(placed[0])
         values = [(each, self._value(each)) for each in placed]
         n_values = sum(value.numel() for _, value in values)
         if n_values < math.prod(shape):
