@@ -53,9 +53,7 @@ def in_parents_types(
     """Return ``tensors`` in the parent's types; ``None`` where a value would be rounded."""
     cast = {}
     for name, tensor in tensors.items():
-        # A tensor that is in no file of the parent has no type to keep.
-        kind = DTYPES.get(checkpoint.match.entries[name].dtype, tensor.dtype)
-        changed = tensor.to(kind) if tensor.is_floating_point() else tensor
+        changed = tensor.to(DTYPES[checkpoint.match.entries[name].dtype])
         if not torch.equal(changed.to(tensor.dtype), tensor):
             return None
         cast[name] = changed
