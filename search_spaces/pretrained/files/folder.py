@@ -13,6 +13,29 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
 PREPROCESSOR = "preprocessor_config.json"
 _CARD = "README.md"
+# Files beside the weights: they describe inputs and use, and no size of the network.
+COMPANIONS = (
+    *TOKENIZERS,
+    PREPROCESSOR,
+    "1_Pooling/config.json",
+    "LICENSE",
+    "LICENSE.md",
+    "LICENSE.txt",
+    "NOTICE",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "config_sentence_transformers.json",
+    "generation_config.json",
+    "merges.txt",
+    "modules.json",
+    "sentence_bert_config.json",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+)
 # Greatest sizes in bytes of files that are parsed whole.
 MOST_CONFIG, MOST_TOKENIZER, MOST_CARD = 2**20, 2**26, 2**20
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from nas.core.names import first_line
+from search_spaces.pretrained.files.folder import COMPANIONS
 
 # Weights of other forms, and code, are not downloaded.
 _FILES = (
@@ -13,11 +14,8 @@ _FILES = (
     "model.safetensors",
     "model-*-of-*.safetensors",
     "model.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "preprocessor_config.json",
     "README.md",
+    *COMPANIONS,
 )
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.A)
 

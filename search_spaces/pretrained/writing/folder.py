@@ -15,42 +15,10 @@ from nas.core.files import write_json
 from nas.core.names import first_line
 from search_spaces.architecture import Architecture
 from search_spaces.pretrained.checkpoint import Checkpoint
-from search_spaces.pretrained.files.folder import (
-    CONFIG,
-    PREPROCESSOR,
-    TOKENIZERS,
-    WEIGHTS,
-    Folder,
-    read_json,
-)
-from search_spaces.pretrained.sentences import MODULES, POOLING
+from search_spaces.pretrained.files.folder import COMPANIONS, CONFIG, WEIGHTS, Folder, read_json
 from search_spaces.pretrained.writing.configuration import changed_values, with_dtype
 from search_spaces.pretrained.writing.loadable import check_loadable
 from search_spaces.pretrained.writing.tensors import in_parents_types, stored_tensors
-
-# Files of the parent that are copied: they describe inputs and use, and no size of the network.
-COPIED = (
-    *TOKENIZERS,
-    PREPROCESSOR,
-    POOLING,
-    MODULES,
-    "LICENSE",
-    "LICENSE.md",
-    "LICENSE.txt",
-    "NOTICE",
-    "added_tokens.json",
-    "chat_template.jinja",
-    "config_sentence_transformers.json",
-    "generation_config.json",
-    "merges.txt",
-    "sentence_bert_config.json",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "spiece.model",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-)
 
 
 def write_checkpoint(
@@ -99,9 +67,9 @@ def write_checkpoint(
 
 
 def copy_files(checkpoint: Checkpoint, to: Path) -> tuple[str, ...]:
-    """Copy the checkpoint's ``COPIED`` files to the folder ``to``; return their names."""
+    """Copy the checkpoint's ``COMPANIONS`` to the folder ``to``; return their names."""
     source, copied = Folder(checkpoint.folder), []
-    for name in COPIED:
+    for name in COMPANIONS:
         path = source.find(name)
         if path is not None:
             (to / name).parent.mkdir(exist_ok=True)

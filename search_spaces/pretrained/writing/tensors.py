@@ -53,9 +53,7 @@ def in_parents_types(
     """Return ``tensors`` in the parent's types; ``None`` where a value would be rounded."""
     cast = {}
     for name, tensor in tensors.items():
-        # A tensor that is in no file of the parent has no type to keep.
-        kind = DTYPES.get(checkpoint.match.entries[name].dtype, tensor.dtype)
-        changed = tensor.to(kind) if tensor.is_floating_point() else tensor
+        changed = tensor.to(DTYPES[checkpoint.match.entries[name].dtype])
         if not torch.equal(changed.to(tensor.dtype), tensor):
             return None
         cast[name] = changed
@@ -101,9 +99,9 @@ class _Writer:
     def _joined(self, stored: str) -> Tensor:
         """The stored tensor of all its pieces."""
         placed, entry = self._placed[stored], self._match.entries[stored]
-        shape, n_values = self._shape_of(placed[0]), 0
-        if placed[0].piece.source.is_flat:
-            shape = entry.shape
+        # Tensors that are read as if flat have their shape from the parent.
+        is_flat = placed[0].piece.source.is_flat
+        shape = entry.shape if is_flat else self._shape_of(placed[0])
         values = [(each, self._value(each)) for each in placed]
         n_values = sum(value.numel() for _, value in values)
         if n_values < math.prod(shape):

@@ -10,12 +10,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from encoder_fakes import encoder
 from pages import DOCS, blocks, lines_of, output_of
 from pretrained_fakes import saved, write_llama
+from safetensors.torch import load_file
 
 from nas.cli.main import main
 from nas.exporting import stock, stock_worker
+from nas.exporting.checkpoint import parent_name
 from search_spaces.pretrained import load_checkpoint
 
 
@@ -283,3 +286,35 @@ def test_the_page_shows_what_runs_and_is_printed(tmp_path, capsys, monkeypatch):
     (tmp_path / "uneven.json").write_text(json.dumps(data))
     line = refused(capsys, *words("all-minilm-l6-v2", "uneven.json", "never"))
     assert line in page.read_text().splitlines()
+
+
+def test_a_network_in_bf16_is_stored_and_proved_so(parent, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("transformers")
+    in_this_process(monkeypatch)
+    file = architecture(parent, tmp_path / "cut.json", precision="bf16")
+    data = json.loads(file.read_text())
+    data["layers"][0]["ffn"]["precision"] = "bf16"
+    file.write_text(json.dumps(data))
+    to = tmp_path / "to"
+    assert main(words(parent, file, to, "--json", "--quiet")) == 0
+    card = json.loads(capsys.readouterr().out)["card"]
+    assert card["changed"][-1] == "weights stored as bf16"
+    assert {value.dtype for value in load_file(to / "model.safetensors").values()} == {
+        torch.bfloat16
+    }
+    line = refused(capsys, *words(parent, file, tmp_path / "other", "--format", "python"))
+    assert "precision must be fp32 with --format python" in line
+
+
+def test_a_parent_of_the_hub_has_its_name_there(tmp_path, capsys, monkeypatch):
+    folder = write_llama(tmp_path / "models--owner--small-llama" / "snapshots" / "3f2a")
+    assert parent_name(load_checkpoint(folder)) == "owner/small-llama"
+    found = {"class": "X", "version": "transformers 9", "missing": []}
+    equal = found | {"output_difference": 0.0, "largest_output": 1.0}
+    monkeypatch.setattr(stock, "_run", lambda job: equal)
+    monkeypatch.setattr(stock, "find_spec", lambda name: object())
+    file = architecture(folder, tmp_path / "cut.json")
+    assert main(words(folder, file, tmp_path / "to", "--quiet")) == 0
+    readme = (tmp_path / "to" / "README.md").read_text()
+    assert "base_model: owner/small-llama" in readme and "no licence: ask its authors" in readme
+    assert "license:" not in readme

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from search_spaces.architecture import Compression
 from search_spaces.compression.inherit import inherit
 from search_spaces.pretrained import load_checkpoint
+from search_spaces.pretrained.folder import COMPANIONS
 from search_spaces.pretrained.writing import check_loadable, refusals, write_checkpoint
 
 
@@ -216,3 +217,16 @@ def test_several_refusals_are_counted(tmp_path):
     with pytest.raises(ValueError, match=r"resolution is 8, and the parent's is None \(and 2 mor"):
         check_loadable(checkpoint, architecture)
     assert refusals(checkpoint, checkpoint.architecture) == ()
+
+
+def test_what_is_copied_is_downloaded_from_the_hub(tmp_path, monkeypatch):
+    hub, seen = pytest.importorskip("huggingface_hub"), []
+
+    def snapshot_download(name, allow_patterns):
+        seen.extend(allow_patterns)
+        return str(write_llama(tmp_path / "snapshot"))
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    assert load_checkpoint("owner/name").workload.name == "name"
+    assert set(COMPANIONS) <= set(seen)
