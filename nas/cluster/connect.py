@@ -27,7 +27,6 @@ METER_RESOURCE = "joule_meter"
 METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
 # Modules that the workers of a local Ray import when they start: those that training imports.
-_TRAINING = "nas.evaluation.teacher,nas.training.fit"
 
 
 def meter_resources(name: str | None) -> tuple[str, ...]:
@@ -83,8 +82,6 @@ def _local(workers: int, device: str, measure_on: Sequence[str]) -> Iterator[Non
             # Otherwise workers see only GPU 0 and could not train on ``cuda:1``.
             ray_internals.environment(RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES="1"),
             ray_internals.without_unused_processes(),
-            # The first trials need it a few seconds later.
-            ray_internals.environment(RAY_preload_python_modules=_TRAINING),
             interrupts.kept_from_children(),
         ):
             ray.init(

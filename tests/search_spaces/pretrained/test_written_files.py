@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from search_spaces.architecture import Compression
 from search_spaces.compression.inherit import inherit
 from search_spaces.pretrained import load_checkpoint
-from search_spaces.pretrained.folder import COMPANIONS
+from search_spaces.pretrained.files.folder import COMPANIONS
 from search_spaces.pretrained.writing import check_loadable, refusals, write_checkpoint
 
 
