@@ -26,7 +26,6 @@ from search_spaces.plugins import environment
 METER_RESOURCE = "joule_meter"
 METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
-# Modules that the workers of a local Ray import when they start: those that training imports.
 
 
 def meter_resources(name: str | None) -> tuple[str, ...]:
