@@ -336,7 +336,7 @@ class FakeLab:
             if meter._opened_s is not None:
                 meter.sample()
 
-        self.driver.watchers = [meter.look]
+        self.driver.watchers = [meter.poll]
 
         loop = WindowLoop(
             call,
