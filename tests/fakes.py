@@ -355,6 +355,7 @@ class FakeLab:
             has_real_inputs=False,
             compile_s=0.0,
             flags=(),
+            origin="",
         )
         record = make_record(subject, run_windows(loop, self.protocol), held_s=1.0)
         date = datetime.datetime.fromtimestamp(self.clock(), datetime.UTC)
