@@ -9,6 +9,8 @@ from pathlib import Path
 # Before numpy: with more, threads of small products wait for each other, and tests take twice as
 # long, on a busy machine four times.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray's workers are nice by default: beside the other half of the tests they would hardly run.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # A shell's background job ignores Ctrl-C and, by nohup, a hangup, and so would what tests start.
 for number, usual in (
