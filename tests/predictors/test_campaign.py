@@ -290,9 +290,11 @@ def test_a_reading_names_the_driver_where_its_meter_does(record):
     clock = FakeClock()
     meter = FakeMeter(clock, 30.0)
     meter.driver_version = "580.0"
-    names = "architecture workload mode flags seed has_real_inputs compile_s origin".split()
+    names = ("architecture", "workload", "mode", "flags", "seed", "has_real_inputs")
     subject = SimpleNamespace(
-        meter=meter, protocol=FAST, **{name: getattr(record, name) for name in names}
+        meter=meter,
+        protocol=FAST,
+        **{name: getattr(record, name) for name in (*names, "compile_s", "origin")},
     )
     made = make_record(subject, windows(meter, clock, FAST), held_s=1.0)
     assert made.reading.driver == made.versions["driver"] == "580.0"

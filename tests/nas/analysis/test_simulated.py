@@ -1,12 +1,12 @@
 """What has no kernel on a device is named wherever it shows, and its joules are what ran."""
 
-import torch
 from search_fakes import WORKLOAD, make_trial, reading
 
 from nas.cli.commands.front import render_table
 from nas.pareto.queries import Front
 from nas.records.front_member import member_of
 from predictors.measurement.protocol import Protocol
+from predictors.measurement.runner import make_job
 from predictors.measurement.windows import run_windows
 from predictors.measurement.worker import Subject, make_record
 from search_spaces.architecture import (
@@ -28,20 +28,7 @@ def test_a_record_of_a_simulated_choice_carries_the_flag(monkeypatch):
     # Op by op: the flag does not depend on compiling.
     monkeypatch.setenv("CXX", "no-such-compiler")
     protocol = Protocol("fast", warmup_s=0.01, warmup_iterations=2, window_s=0.02, max_repeats=6)
-    threads = torch.get_num_threads()
-    subject = Subject(
-        {
-            "architecture": MASKED.to_dict(),
-            "workload": WORKLOAD.to_dict(),
-            "protocol": protocol.to_dict(),
-            "device": "cpu",
-            "threads": threads,
-            "seed": 0,
-            "weights": None,
-            "inputs": None,
-            "meter": "estimate",
-        }
-    )
+    subject = Subject(make_job("measure", MASKED, WORKLOAD, protocol=protocol, meter="estimate"))
     record = make_record(subject, run_windows(subject.loop, protocol), 1.0)
     assert "simulated_2:4" in record.flags
     assert record.reading.energy_j > 0
