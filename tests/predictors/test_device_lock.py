@@ -242,7 +242,7 @@ def test_a_gpu_has_one_lock_by_whatever_number_a_process_knows_it(tmp_path, monk
         with DeviceLock(tmp_path / visible / device, device).shared():
             return {path.name for path in (tmp_path / visible / device).iterdir()}
 
-    # Of a node's two GPUs a trial was given the second, which a measurement sees beside the first.
+    # The trial was assigned the second of two GPUs; a measurement sees both.
     assert names("1", "cuda:0") == names("0,1", "cuda:1") != names("0,1", "cuda:0")
     # What is not there is still locked by a name; that it is not there others say.
     assert names("", "cuda:0")

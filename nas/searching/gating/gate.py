@@ -43,7 +43,7 @@ _ONE_DEVIATION = 0.683
 # Models are fitted to this many trials at most: half of them the newest, which resemble the next
 # candidates most, the others evenly from all before.
 _MOST_FITTED = 2000
-# Of a search's time, for fitting its models: trials of seconds leave more than that.
+# Largest share of a search's time that fitting takes. Trials of several seconds stay below it.
 FIT_SHARE = 0.1
 
 

@@ -19,7 +19,7 @@ from search_spaces.workload import Workload
 
 
 class Reader(ABC):
-    """Read samples and count what users are told of; by default there is nothing to tell."""
+    """Read samples and count those that a note names; by default there are none."""
 
     def settle(self, reads: Iterable[Callable[[], Any]]) -> None:
         """Choose what the options leave open; each of ``reads`` reads a training sample."""

@@ -268,7 +268,7 @@ def test_the_page_shows_what_runs_and_is_printed(tmp_path, capsys, monkeypatch):
     (example,) = (text for text in blocks(page, "python") if "load_checkpoint" in text)
     shown = next(text for text in blocks(page, "text") if "minilm-l4" in text)
     (line,) = (line for line in lines_of(page) if "--from" in line)
-    # Of the real one's depth and feed-forward width.
+    # It has the depth and the feed-forward width of the real checkpoint.
     network = encoder("bert", "Model", num_hidden_layers=6, intermediate_size=1536)
     saved(network, tmp_path / "all-minilm-l6-v2")
     assert output_of(example, tmp_path, timeout=120) == ""
