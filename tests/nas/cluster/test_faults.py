@@ -26,6 +26,8 @@ from nas.store.driver import Driver
 pytestmark = pytest.mark.e2e
 TESTS = Path(__file__).parents[2]
 RAY_MEASURE = ray_driver.RayMeasure
+# Longer than a worker's start on a busy machine, which counts as the trial's own time.
+LIMIT_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +113,13 @@ def test_a_search_goes_on_through_whatever_befalls_its_trials(search, tmp_path, 
         },
         measuring={7: "waits to be killed", 8: "sensor lost"},
         trials=10,
-        timeout_s=8.0,
+        timeout_s=LIMIT_S,
         meanwhile=meanwhile,
     )
     found = {r.number: r.reason or r.state for r in session.records()}
     assert found == dict.fromkeys(range(10), "complete") | {
         2: "its worker died (out of memory, a signal, or a lost node)",
-        3: "it took longer than 8 s",
+        3: f"it took longer than {LIMIT_S:g} s",
         4: "out of memory",
         5: "OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 GiB.",
     }
