@@ -31,13 +31,15 @@ class MeasureOptions(TypedDict, total=False):
 
     ``precisions`` are by default all that are real on the device, ``phases`` of a language model
     both. ``rounds`` is the number of rounds of fresh processes. A ``task`` is one of ours, its
-    name, or the path of a task file. No round starts that would not end within ``budget_s``.
+    name, or the path of a task file. ``image_size`` is height and width in pixels. No round starts
+    that would not end within ``budget_s``.
     """
 
     precisions: Sequence[str]
     phases: Sequence[str]
     batch_size: int
     sequence_length: int
+    image_size: tuple[int, int]
     rounds: int
     task: Task | str
     device: str
@@ -74,6 +76,7 @@ def measure_checkpoint(
             task=get_task(task) if isinstance(task, str) else task,
             batch_size=size,
             sequence_length=options.get("sequence_length"),
+            image_size=options.get("image_size"),
             phases=tuple(options.get("phases", ())),
         ),
         precisions=tuple(options.get("precisions", ())),

@@ -31,13 +31,15 @@ class Sizes:
     """The sizes to measure a checkpoint at; ``None`` and empty are the defaults.
 
     A ``task`` gives the name and the length of inputs, a ``workload`` the file of a workload that
-    the checkpoint can read. ``phases`` are those of a language model, by default both.
+    the checkpoint can read. ``image_size`` is height and width in pixels. ``phases`` are those of
+    a language model, by default both.
     """
 
     task: Task | None = None
     workload: Path | None = None
     batch_size: int | None = None
     sequence_length: int | None = None
+    image_size: tuple[int, int] | None = None
     phases: tuple[str, ...] = ()
 
 
@@ -65,6 +67,8 @@ def subject_of(checkpoint: Checkpoint, sizes: Sizes) -> Subject:
         ValueError: a size, phase, task or workload does not fit the checkpoint.
     """
     notes: list[str] = []
+    if sizes.image_size is not None:
+        checkpoint = checkpoint.with_image_size(*sizes.image_size)
     workload = checkpoint.workload
     if sizes.workload is not None:
         workload = _from_file(sizes.workload, checkpoint)
@@ -159,7 +163,8 @@ def _of_task(task: Task, checkpoint: Checkpoint) -> Workload:
         if of_task.input_shape != own.input_shape:
             raise ValueError(
                 f"task {task.name} must have inputs {own.input_shape}, as of "
-                f"{checkpoint.folder.name}, got {of_task.input_shape}"
+                f"{checkpoint.folder.name} (--image-size changes height and width), got "
+                f"{of_task.input_shape}"
             )
         return replace(own, name=name)
     if of_task.is_image:

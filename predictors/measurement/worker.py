@@ -129,10 +129,7 @@ class Subject:
         if checkpoint is not None:
             from search_spaces.pretrained import load_checkpoint
 
-            loaded = load_checkpoint(checkpoint)
-            if not self.workload.is_image:
-                loaded = loaded.with_length(self.workload.input_shape[0])
-            return loaded.build()
+            return load_checkpoint(checkpoint).with_input_shape(self.workload.input_shape).build()
         network = build_network(self.architecture, self.workload, generator_seed=self.seed)
         if weights is not None:
             from safetensors.torch import load_model

@@ -58,6 +58,17 @@ class Checkpoint:
     image_size: tuple[int, ...] | None = None
     resizing: Resizing | None = None
 
+    def with_input_shape(self, shape: tuple[int, ...]) -> Checkpoint:
+        """Return the checkpoint with a workload of inputs of ``shape``, as ``Workload`` has it.
+
+        Raises:
+            ValueError: ``with_length`` or ``with_image_size`` refuses it.
+        """
+        if self.workload.is_image:
+            _, height, width = shape
+            return self.with_image_size(height, width)
+        return self.with_length(shape[0])
+
     def with_length(self, tokens: int) -> Checkpoint:
         """Return the checkpoint with a workload of texts of ``tokens`` tokens.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.cli.options.checkpoint import (
     add_from,
-    add_length_and_precision,
+    add_size_and_precision,
     checkpoint_of,
     refuse_without_from,
     sizes_of,
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "files", nargs="*", type=Path, help="architectures (.json or .jsonl), or records"
     )
     add_from(parser, "predict a pretrained checkpoint: a Hugging Face folder, or a hub name")
-    add_length_and_precision(parser, "fp32")
+    add_size_and_precision(parser, "fp32")
     parser.add_argument(
         "--phase",
         action="append",
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--batch-size must be an integer >= 1, got {size}")
     if bool(arguments.files) == (arguments.checkpoint is not None):
         raise ValueError("name architecture files or --from DIR, one of both")
-    refuse_without_from(arguments, "sequence_length", "precision", "phase")
+    refuse_without_from(arguments, "sequence_length", "image_size", "precision", "phase")
     saved = load_predictor(arguments.predictor)
     saved.check(device=arguments.for_device)
     pairs = _of_files(arguments) if arguments.checkpoint is None else _of_checkpoint(arguments)

@@ -16,18 +16,38 @@ def add_from(parser: argparse.ArgumentParser, help_text: str) -> None:
     parser.add_argument("--from", dest="checkpoint", metavar="DIR", help=help_text)
 
 
-def add_length_and_precision(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add two of the options that go with ``--from``; ``default`` says which precisions."""
+def add_size_and_precision(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add options that go with ``--from``; ``default`` says which precisions."""
     parser.add_argument(
         "--sequence-length",
         type=int,
         help="with --from: tokens of an input (default: the longest, 128 at most)",
     )
     parser.add_argument(
+        "--image-size",
+        type=image_size,
+        metavar="N|HxW",
+        help="with --from: height and width of an image in pixels, multiples of the patch size "
+        "(default: those that positions are stored for)",
+    )
+    parser.add_argument(
         "--precision",
         action="append",
         help=f"with --from: precision of the products (repeatable; default: {default})",
     )
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Parse ``224`` or ``224x160``, for argparse."""
+    sizes = text.split("x")
+    if len(sizes) == 1:
+        sizes *= 2
+    if len(sizes) != 2 or not all(size.isascii() and size.isdecimal() and int(size) > 0 for size in sizes):
+        raise argparse.ArgumentTypeError(
+            f"must be an integer > 0, or height x width such as 224x160, got {text!r}"
+        )
+    height, width = map(int, sizes)
+    return height, width
 
 
 def checkpoint_of(arguments: argparse.Namespace) -> Checkpoint:
@@ -49,6 +69,7 @@ def sizes_of(
         workload=workload,
         batch_size=batch_size,
         sequence_length=arguments.sequence_length,
+        image_size=arguments.image_size,
         phases=tuple(arguments.phase or ()),
     )
 

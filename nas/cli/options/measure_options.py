@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nas.cli.options.checkpoint import (
     add_from,
-    add_length_and_precision,
+    add_size_and_precision,
     refuse_without_from,
 )
 from nas.cli.options.common import (
@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "measure a pretrained checkpoint in each precision: a Hugging Face folder, or a name "
         "owner/name of the hub",
     )
-    add_length_and_precision(parser, "every one that is real on the device")
+    add_size_and_precision(parser, "every one that is real on the device")
     parser.add_argument(
         "--rounds",
         type=int,
@@ -117,7 +117,7 @@ def check(arguments: argparse.Namespace) -> None:
             f"name one of architecture files, --from DIR, --space with --sample or --active, and "
             f"--compare A B, got {given}"
         )
-    refuse_without_from(arguments, "sequence_length", "precision", "rounds")
+    refuse_without_from(arguments, "sequence_length", "image_size", "precision", "rounds")
     if (arguments.sample is not None) + (arguments.active is not None) != has_space:
         raise ValueError("--space must be given with one of --sample and --active")
     for name in ("sample", "active", "budget_s", "sequence_length", "rounds"):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from encoder_fakes import encoder
 from pretrained_fakes import causal, saved
 from record_fakes import made_record
 from text_fakes import tale
@@ -124,6 +125,7 @@ REFUSED = [
     (["--precision", "bf61"], ["bf61", "did you mean 'bf16'"]),
     (["--phase", "gen"], ["phase", "prefill, generate", "'gen'"]),
     (["--sequence-length", "257"], ["sequence_length", "256", "257"]),
+    (["--image-size", "8"], ["image size", "left out for texts"]),
     (["--sequence-length", "0"], ["sequence_length", "> 0", "0"]),
     (["--rounds", "0"], ["rounds", "> 0"]),
     (["--batch-size", "auto"], ["--from", "auto"]),
@@ -151,7 +153,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
     assert at_once == [] and not (tmp_path / "r.jsonl").exists()
 
 
-@pytest.mark.parametrize("option", ["--sequence-length=8", "--precision=bf16", "--rounds=2"])
+@pytest.mark.parametrize("option", ["--sequence-length=8", "--image-size=8", "--precision=bf16", "--rounds=2"])
 def test_options_of_checkpoints_are_refused_without_one(option, tmp_path, capsys):
     assert main(["measure", str(tmp_path / "a.json"), option]) == 2
     assert f"{option.partition('=')[0]} goes with --from" in capsys.readouterr().err
@@ -280,3 +282,30 @@ def test_the_weights_that_run_are_the_checkpoints(folder, tmp_path, capsys):
     finally:
         weights.write_bytes(text)
     assert "model.safetensors" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A ViT with positions for images of 12 x 12 pixels in patches of 4."""
+    return saved(encoder("vit", "Model"), tmp_path_factory.mktemp("images") / "small-vit")
+
+
+@pytest.mark.usefixtures("measured_eagerly")
+def test_images_of_another_size_are_measured(images, tmp_path, capsys):
+    options = ["--precision", "fp32", "--rounds", "1", "--image-size", "8x16"]
+    assert main(command(images, tmp_path, *options, "--quiet")) == 0
+    (record,) = read_records(tmp_path / "r.jsonl").records
+    assert record.workload.input_shape == (3, 8, 16)
+
+
+@pytest.mark.parametrize("size", ["8x", "0", "8x8x8", "-8", "x", "8,8"])
+def test_what_is_no_size_is_refused_with_an_example(size, images, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(command(images, tmp_path, f"--image-size={size}"))
+    assert "such as 224x160" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_images_of_a_task_have_the_size_of_the_option(images, tmp_path):
+    digits = get_task("digits")
+    with pytest.raises(ValueError, match=r"--image-size changes height and width"):
+        subject_of(load_checkpoint(images), Sizes(task=digits))
