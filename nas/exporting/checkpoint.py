@@ -16,16 +16,20 @@ from nas.exporting.export import Exported
 from nas.exporting.formats.registry import FORMATS, check_supported
 from nas.exporting.staging import staged
 from nas.exporting.stock import Proof, check_transformers, prove
+from nas.exporting.stock_quantised import quantise_folder, quantised_weights
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import DEFAULT_STYLE, Architecture
+from search_spaces.compression.apply import compress
 from search_spaces.compression.inherit import check_fits_in, inherit
 from search_spaces.pretrained import load_checkpoint
 from search_spaces.pretrained.writing import check_loadable, copy_files, write_checkpoint
 from search_spaces.pretrained.writing.configuration import kept_layers
+from search_spaces.pretrained.writing.loadable import quantised_precision, stored_precision
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from search_spaces.architecture import BlockStyle
     from search_spaces.models.transformer import Transformer
     from search_spaces.pretrained import Checkpoint
 
@@ -117,7 +121,16 @@ def _write_stock(
     if checkpoint.license is not None:
         metadata["license"] = checkpoint.license
     files = write_checkpoint(checkpoint, network, architecture, folder, metadata=metadata)
-    return files, _proved(folder, network, architecture)
+    read, style = _read_again(folder, network, architecture)
+    quantised = quantised_precision(architecture)
+    if quantised is None:
+        return files, prove(folder, checkpoint.workload, style, read, by_stock=True)
+    compressed = compress(read, architecture)
+    names = quantise_folder(folder, checkpoint, architecture, quantised)
+    exact = quantised_weights(checkpoint, compressed, architecture)
+    weights = {names[name]: weight for name, weight in exact.items()}
+    proof = prove(folder, checkpoint.workload, style, compressed, by_stock=True, weights=weights)
+    return files, proof
 
 
 def _write_python(
@@ -148,18 +161,20 @@ def _cut(checkpoint: Checkpoint, architecture: Architecture) -> _Cut:
     return _Cut(network.eval(), _n_params(parent))
 
 
-def _proved(folder: Path, network: Transformer, architecture: Architecture) -> Proof:
-    """Read a stock folder again, by our reader and by ``transformers``.
+def _read_again(
+    folder: Path, network: Transformer, architecture: Architecture
+) -> tuple[Transformer, BlockStyle]:
+    """Read a stock folder by our reader; return its network and style.
 
     Raises:
-        ExportError: parameters or outputs differ.
+        ExportError: parameters differ.
     """
     try:
         written = load_checkpoint(folder)
         read = written.build()
     except ValueError as error:
         raise ExportError(f"the folder cannot be read again: {error}") from None
-    is_bf16 = architecture.blocks[0].compression.precision == "bf16"
+    is_bf16 = stored_precision(architecture) == "bf16"
     values = dict(read.named_parameters())
     for name, parameter in network.named_parameters():
         expected = parameter.detach()
@@ -167,8 +182,7 @@ def _proved(folder: Path, network: Transformer, architecture: Architecture) -> P
             expected = expected.bfloat16().float()
         if name not in values or not torch.equal(values[name], expected):
             raise ExportError(f"{name} differs in the folder when it is read again")
-    style = written.architecture.style
-    return prove(folder, written.workload, style, read, by_stock=True)
+    return read, written.architecture.style
 
 
 def _changes(parent: Architecture, architecture: Architecture) -> list[str]:
@@ -183,8 +197,12 @@ def _changes(parent: Architecture, architecture: Architecture) -> list[str]:
     for field in ("n_heads", "n_kv_heads", "d_ff"):
         if old[field] != new[field]:
             changes.append(f"{field} {old[field]} to {new[field]}")
-    if after.ffn.compression.precision != "fp32":
-        changes.append(f"weights stored as {after.ffn.compression.precision}")
+    quantised, stored = quantised_precision(architecture), stored_precision(architecture)
+    if quantised is not None:
+        n_blocks = sum(b.compression.precision == quantised for b in architecture.blocks)
+        changes.append(f"{n_blocks} of {len(architecture.blocks)} blocks quantised to {quantised}")
+    if stored != "fp32":
+        changes.append(f"{'other ' if quantised else ''}weights stored as {stored}")
     return changes
 
 

@@ -53,13 +53,11 @@ def render_card(card: Mapping[str, Any]) -> str:
         "was evaluated**: fine-tune it before use.",
         "",
         "```python",
-        *_use(proof["auto_class"]),
+        *_use(proof["auto_class"], is_quantised=proof["n_exact"] > 0),
         "```",
         "",
         f"A fresh process loaded this folder as {code(proof['stock_class'])} by "
-        f"{plain(proof['version'])}, without JouleNAS. In fp32 its outputs differ from JouleNAS's "
-        f"network by {proof['output_difference']:.2g} at most (allowed "
-        f"{proof['output_tolerance']:.2g}).",
+        f"{plain(proof['version'])}, without JouleNAS. {_compared(proof)}",
         "",
         f"Written by {plain(described(card['versions']))}.",
         "",
@@ -67,13 +65,27 @@ def render_card(card: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _use(auto_class: str | None) -> list[str]:
+def _compared(proof: Mapping[str, Any]) -> str:
+    """The sentences on outputs and quantised weights."""
+    where = "In fp32 its" if proof["n_exact"] == 0 else "Its"
+    text = (
+        f"{where} outputs differ from JouleNAS's network by {proof['output_difference']:.2g} at "
+        f"most (allowed {proof['output_tolerance']:.2g})."
+    )
+    if proof["n_exact"]:
+        text += f" Its {proof['n_exact']} quantised weights are the same to the bit."
+    return text
+
+
+def _use(auto_class: str | None, *, is_quantised: bool) -> list[str]:
     """Lines of code that load the network."""
     if auto_class is not None:
+        load = f'network = {auto_class}.from_pretrained("this folder"'
         return [
             f"from transformers import {auto_class}",
             "",
-            f'network = {auto_class}.from_pretrained("this folder")',
+            *(["# torchao must be installed."] if is_quantised else []),
+            f'{load}, dtype="auto")' if is_quantised else f"{load})",
         ]
     return [
         "import sys",

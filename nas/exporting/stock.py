@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 
     from search_spaces.architecture import BlockStyle
 
-# Largest difference of an output, relative to the largest output: fp32 sums in another order.
+# Largest difference of an output, relative to the largest output: sums are in another order.
 _TOLERANCE = 1e-4
+# Thereby products in bf16 are rounded elsewhere, and activations in int8 may be a step off. What
+# is exact are the weights, which are compared to the bit.
+_QUANTISED_TOLERANCE = 0.1
 _TIMEOUT_S = 1800.0
 _LENGTHS, _MOST_TOKENS, _BATCH = (1, 7), 128, 2
 _CLASSES = {
@@ -51,6 +54,7 @@ class Proof:
         output_difference: The largest, in absolute terms.
         output_tolerance: The difference that is allowed.
         missing: Tensors of the class that the folder lacks; no output depends on them.
+        n_exact: Quantised weights, each of which stands for JouleNAS's to the bit.
     """
 
     stock_class: str
@@ -59,6 +63,7 @@ class Proof:
     output_difference: float
     output_tolerance: float
     missing: tuple[str, ...]
+    n_exact: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -76,9 +81,15 @@ def check_transformers() -> None:
 
 @torch.no_grad()
 def prove(
-    folder: Path, workload: Workload, style: BlockStyle, network: Transformer, *, by_stock: bool
+    folder: Path,
+    workload: Workload,
+    style: BlockStyle,
+    network: Transformer,
+    *,
+    by_stock: bool,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> Proof:
-    """Load ``folder`` in a fresh process and compare outputs in fp32.
+    """Load ``folder`` in a fresh process and compare outputs, in fp32 if nothing is quantised.
 
     Texts have random tokens, of several lengths, and padding where the network masks it; images
     have random pixels. Where a class has no head, its vectors are pooled as the network's.
@@ -87,17 +98,20 @@ def prove(
         folder: A folder of ``write_checkpoint``, or with ``python/model.py``.
         workload: The network's.
         style: The network's.
-        network: The fp32 network, in evaluation mode.
+        network: The network in evaluation mode, in fp32, or with quantised weights.
         by_stock: Load it by ``transformers``, else by ``python/model.py``.
+        weights: What the quantised weights stand for, by the class's parameters.
 
     Raises:
         ExportError: the folder cannot be loaded, or outputs differ.
     """
-    auto_class = _CLASSES[workload.kind] if by_stock else None
+    auto_class = auto_class_of(workload) if by_stock else None
     with tempfile.TemporaryDirectory(prefix="nas-proof-") as scratch:
         path, n_batches = Path(scratch) / "batches.safetensors", 0
         tensors: dict[str, Tensor] = {}
         for inputs, keep in _batches(workload):
+            if workload.is_image:
+                inputs = inputs.to(next(network.parameters()).dtype)
             outputs = network(inputs)
             if workload.kind == "question_answering":
                 outputs = outputs.transpose(1, 2)
@@ -107,10 +121,15 @@ def prove(
                 tensors[f"keep.{n_batches}"] = keep
             n_batches += 1
         save_file(tensors, path)
-        findings = _run(
+        exact = Path(scratch) / "weights.safetensors"
+        if weights is not None:
+            save_file(dict(weights), exact)
+        findings = run(
             {
                 "folder": str(folder),
                 "class": auto_class,
+                "dtype": str(next(network.parameters()).dtype).removeprefix("torch."),
+                "weights": None if weights is None else str(exact),
                 "kind": workload.kind,
                 "pooling": style.pooling,
                 "has_unit_vectors": style.has_unit_vectors,
@@ -119,7 +138,8 @@ def prove(
                 "n_batches": n_batches,
             }
         )
-    difference, allowed = findings["output_difference"], _TOLERANCE * findings["largest_output"]
+    difference, allowed = findings["output_difference"], findings["largest_output"]
+    allowed *= _TOLERANCE if weights is None else _QUANTISED_TOLERANCE
     # ``not <=`` rather than ``>``, since NaN must fail.
     if not difference <= allowed:
         raise ExportError(
@@ -133,11 +153,21 @@ def prove(
         difference,
         allowed,
         tuple(findings["missing"]),
+        len(weights or ()),
     )
 
 
-def _run(job: dict[str, Any]) -> dict[str, Any]:
-    """The findings of ``stock_worker``."""
+def auto_class_of(workload: Workload) -> str:
+    """Return the class of ``transformers`` that loads the workload's networks."""
+    return _CLASSES[workload.kind]
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``stock_worker`` finds in a fresh process.
+
+    Raises:
+        ExportError: it failed, or took too long.
+    """
     # ``-P`` and a script's path: neither this folder nor that of the script can be imported from.
     command = [sys.executable, "-P", str(Path(stock_worker.__file__).resolve())]
     try:

@@ -1,7 +1,7 @@
 """Load a folder by ``transformers`` alone, or by its own ``model.py``, and compare its outputs.
 
 Run by its path in a fresh process, in which nothing of JouleNAS can be imported. stdin has the job
-as one JSON object, stdout the findings as another.
+as one JSON object, stdout the findings as another. A job with a folder ``to`` quantises instead.
 """
 
 from __future__ import annotations
@@ -30,19 +30,78 @@ class _Blocked:
 
 
 def main() -> int:
-    """Read the job, run the network on its batches, print the findings."""
+    """Read the job, do it, print the findings."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     sys.meta_path.insert(0, _Blocked)
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     job = json.load(sys.stdin)
-    result = findings(job)
+    result = do(job)
     loaded = sorted({name.partition(".")[0] for name in sys.modules} & set(_OURS))
     if loaded:
         raise RuntimeError(f"nothing of JouleNAS may be loaded, got {', '.join(loaded)}")
     json.dump(result, out)
     out.close()
     return 0
+
+
+def do(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Quantise the job's folder, or run its network."""
+    return quantise(job) if "to" in job else findings(job)
+
+
+def quantise(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the network of the job's folder to ``to``, its tensors ``quantised`` by ``by``.
+
+    Returns the parameters of the class that hold these tensors, by the tensors' names.
+    """
+    import transformers
+
+    network, _ = _loaded(job)
+    names = _parameters(network, job)
+    linears = (name for name, module in network.named_modules() if _is_linear(module))
+    plain = sorted(name for name in linears if f"{name}.weight" not in names.values())
+    how = {**job["by"], "modules_to_not_convert": plain}
+    network, _ = _loaded(job, quantization_config=transformers.TorchAoConfig.from_dict(how))
+    network.save_pretrained(job["to"])
+    return {"names": names}
+
+
+def _parameters(network: Any, job: Mapping[str, Any]) -> dict[str, str]:
+    """The parameter of each tensor that is to be quantised.
+
+    Classes call their modules otherwise than files do, so that the values decide.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(os.path.join(str(job["folder"]), "model.safetensors"))
+    weights = [
+        (f"{name}.weight", module.weight)
+        for name, module in network.named_modules()
+        if _is_linear(module)
+    ]
+    found = {}
+    for name in job["quantised"]:
+        tensor = tensors[name]
+        equal = [
+            parameter
+            for parameter, weight in weights
+            if weight.shape == tensor.shape and torch.equal(weight, tensor.to(weight.dtype))
+        ]
+        if len(equal) != 1:
+            raise ValueError(
+                f"{name} must be one linear layer of {type(network).__name__} to be quantised, "
+                f"got {', '.join(equal) or 'none'}"
+            )
+        (found[name],) = equal
+    return found
+
+
+def _is_linear(module: Any) -> bool:
+    import torch
+
+    return isinstance(module, torch.nn.Linear)
 
 
 def findings(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,6 +111,8 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
 
     load = _by_its_module if job["class"] is None else _by_transformers
     network, facts = load(job)
+    for name, weight in load_file(str(job["weights"])).items() if job["weights"] else ():
+        _check_weight(network, name, weight)
     batches = load_file(str(job["batches"]))
     difference = largest = 0.0
     with torch.no_grad():
@@ -67,7 +128,7 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
             if keep is not None and job["is_per_token"]:
                 # Outputs of padding have no meaning.
                 outputs, expected = outputs[keep], expected[keep]
-            difference = max(difference, float((outputs - expected).abs().max()))
+            difference = max(difference, float((outputs.float() - expected).abs().max()))
             largest = max(largest, float(expected.abs().max()))
     return {
         **facts,
@@ -76,23 +137,40 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _check_weight(network: Any, name: str, expected: Tensor) -> None:
+    """Raise ``ValueError`` unless a quantised weight stands for exactly the ``expected`` one."""
+    import torch
+
+    weight = network.get_parameter(name).dequantize()
+    if not torch.equal(weight.to(expected.dtype), expected):
+        raise ValueError(f"{name} must be quantised as JouleNAS quantises it, and differs")
+
+
 def _by_transformers(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
+    import transformers
+
+    network, report = _loaded(job)
+    return network.eval(), {
+        "class": type(network).__name__,
+        "version": f"transformers {transformers.__version__}",
+        "missing": sorted(report["missing_keys"]),
+    }
+
+
+def _loaded(job: Mapping[str, Any], **how: Any) -> tuple[Any, dict[str, Any]]:
     import torch
     import transformers
 
     auto = getattr(transformers, str(job["class"]))
     network, report = auto.from_pretrained(
         job["folder"],
-        dtype=torch.float32,
+        dtype=getattr(torch, str(job["dtype"])),
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
+        **how,
     )
-    return network.eval(), {
-        "class": type(network).__name__,
-        "version": f"transformers {transformers.__version__}",
-        "missing": sorted(report["missing_keys"]),
-    }
+    return network, report
 
 
 def _by_its_module(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:

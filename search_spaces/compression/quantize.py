@@ -101,6 +101,22 @@ def torchao_config(precision: Precision, device_type: str = "cpu") -> Any:
             raise ValueError(f"precision must be one of torchao's, got {precision!r}")
 
 
+def torchao_description(precision: Precision) -> dict[str, Any]:
+    """Return ``torchao_config`` as plain data for JSON, which names torchao's class."""
+    config = torchao_config(precision)
+    from torchao.core.config import config_to_dict
+
+    described: dict[str, Any] = config_to_dict(config)
+    return described
+
+
+def dequantised_weight(linear: nn.Linear) -> Tensor:
+    """Return the weight that the layer's quantised one stands for, in its own type."""
+    weight: Any = linear.weight.data
+    dequantised: Tensor = weight.dequantize()
+    return dequantised
+
+
 def is_quantized(linear: nn.Linear) -> bool:
     """Whether the layer's weight is one of torchao's quantised tensors."""
     return type(linear.weight.data).__module__.startswith("torchao.")

@@ -75,6 +75,10 @@ def export_from(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _exact(n_weights: int) -> list[str]:
+    return [f"  exact    {n_weights} quantised weights, to the bit"] if n_weights else []
+
+
 def _text(done: Exported) -> str:
     card = done.card
     parent, proof = card["parent"], card["proof"]
@@ -87,6 +91,7 @@ def _text(done: Exported) -> str:
         f"  loads    as {proof['stock_class']} by {proof['version']} without JouleNAS; outputs "
         f"differ by {proof['output_difference']:.2g} at most (allowed "
         f"{proof['output_tolerance']:.2g})",
+        *_exact(proof["n_exact"]),
         f"  files    README.md, {', '.join(card['files'])}",
         "  note     not trained after the cut, and no quality was evaluated",
     ]

@@ -17,7 +17,11 @@ from search_spaces.architecture import Architecture
 from search_spaces.pretrained.checkpoint import Checkpoint
 from search_spaces.pretrained.files.folder import COMPANIONS, CONFIG, WEIGHTS, Folder, read_json
 from search_spaces.pretrained.writing.configuration import changed_values, with_dtype
-from search_spaces.pretrained.writing.loadable import check_loadable
+from search_spaces.pretrained.writing.loadable import (
+    check_loadable,
+    quantised_precision,
+    stored_precision,
+)
 from search_spaces.pretrained.writing.tensors import in_parents_types, stored_tensors
 
 
@@ -31,8 +35,9 @@ def write_checkpoint(
 ) -> tuple[str, ...]:
     """Write ``network`` to the folder ``to`` in its checkpoint's format; return the files' names.
 
-    Weights have the parent's types where these hold every value, else fp32; bf16 where the
-    architecture's precision is bf16. Read again, every parameter is the same to the bit (of bf16:
+    Weights have the parent's types where these hold every value, else fp32; bf16 where
+    ``stored_precision`` is bf16. Weights of quantised blocks are written before they are
+    quantised. Read again, every parameter is the same to the bit (of bf16:
     rounded to it). An unchanged network's tensors are the parent's to the bit, except tied ones
     that the parent repeats, which are left out.
 
@@ -51,9 +56,11 @@ def write_checkpoint(
     check_loadable(checkpoint, architecture)
     source = Folder(checkpoint.folder)
     values = changed_values(checkpoint, architecture, read_json(source.require(CONFIG)))
-    tensors = stored_tensors(checkpoint, network)
+    stored = stored_precision(architecture)
+    is_rounded = stored == "bf16" or quantised_precision(architecture) is not None
+    tensors = stored_tensors(checkpoint, network, is_rounded=is_rounded)
     of_parent = in_parents_types(checkpoint, tensors)
-    if architecture.blocks[0].compression.precision == "bf16":
+    if stored == "bf16":
         tensors = _cast(tensors, torch.bfloat16)
         values = with_dtype(values, "bfloat16")
     elif of_parent is not None:

@@ -1,20 +1,34 @@
 """Which architectures a stock class of a checkpoint's family can hold, and why not others.
 
 A class of ``transformers`` builds all layers alike from one configuration, of dense projections
-in one type. Where its configuration has no size of heads, it divides the width by their number.
+in one type, some of which it may quantise by ``torchao``. Where its configuration has no size of
+heads, it divides the width by their number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from search_spaces.architecture import TRANSFORMER, Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.architecture import (
+    TRANSFORMER,
+    Architecture,
+    AttentionSpec,
+    FfnSpec,
+    LayerSpec,
+    Precision,
+)
 from search_spaces.pretrained.checkpoint import Checkpoint
-from search_spaces.pretrained.families.family import Family
+from search_spaces.pretrained.families.family import Family, Stored
 from search_spaces.pretrained.registry import FAMILIES
 
 # Precisions of blocks whose weights are plain numbers of one type.
-STORED_PRECISIONS = ("fp32", "bf16")
+STORED_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+# Precisions that ``transformers`` stores by torchao, and that of all other weights beside each.
+QUANTISED_PRECISIONS: dict[Precision, Precision] = {"int8": "fp32", "int8wo": "bf16"}
+_NOT_WRITTEN = {
+    "int4wo": "torchao's 4-bit weights for CPUs cannot be stored in safetensors",
+    "fp8": "it needs a GPU to be proved",
+}
 
 
 def family_named(name: str) -> Family:
@@ -50,35 +64,64 @@ def refusals(checkpoint: Checkpoint, architecture: Architecture) -> tuple[str, .
     if architecture.style != parent.style:
         reasons.append("the style differs from the parent's")
     reasons += _compressed(architecture)
+    reasons += _precisions(architecture, family, family.classes[checkpoint.model_type])
     reasons += _uneven(architecture, family)
     reasons += _sizes(architecture.layers[0], checkpoint, family)
     return tuple(reasons)
 
 
+def stored_precision(architecture: Architecture) -> Precision:
+    """Return the precision of all weights that are not quantised."""
+    quantised = quantised_precision(architecture)
+    if quantised in QUANTISED_PRECISIONS:
+        return QUANTISED_PRECISIONS[quantised]
+    precisions = (block.compression.precision for block in architecture.blocks)
+    return next((each for each in precisions if each in STORED_PRECISIONS), "fp32")
+
+
+def quantised_precision(architecture: Architecture) -> Precision | None:
+    """Return the first precision of a block that is quantised, ``None`` where none is."""
+    precisions = (block.compression.precision for block in architecture.blocks)
+    return next((each for each in precisions if each not in STORED_PRECISIONS), None)
+
+
 def _compressed(architecture: Architecture) -> Iterator[str]:
-    """Reasons in ranks, precisions and sparsity."""
-    first = architecture.blocks[0].compression.precision
+    """Reasons in ranks and sparsity."""
     for placed in architecture.placed_blocks:
-        spec = placed.spec
-        precision, sparsity = spec.compression.precision, spec.compression.sparsity
-        if spec.rank is not None:
+        rank, sparsity = placed.spec.rank, placed.spec.compression.sparsity
+        if rank is not None:
             yield (
-                f"{placed.path}.rank is {spec.rank}, and stock classes have no factorised "
-                f"projections"
-            )
-        if precision not in STORED_PRECISIONS:
-            yield (
-                f"{placed.path}.precision is {precision}: quantised weights "
-                f"(quantization_config) are not written yet"
-            )
-        elif precision != first and first in STORED_PRECISIONS:
-            yield (
-                f"{placed.path}.precision is {precision}, that of "
-                f"{architecture.placed_blocks[0].path} is {first}, and stock classes compute in "
-                f"one type"
+                f"{placed.path}.rank is {rank}, and stock classes have no factorised projections"
             )
         if sparsity != "dense":
             yield f"{placed.path}.sparsity is {sparsity}, and stock classes run dense products"
+
+
+def _precisions(architecture: Architecture, family: Family, classes: str) -> Iterator[str]:
+    """Reasons in precisions: one type, or one quantised precision beside its type."""
+    quantised = quantised_precision(architecture)
+    stored = stored_precision(architecture)
+    for placed in architecture.placed_blocks:
+        precision = placed.spec.compression.precision
+        if precision in _NOT_WRITTEN:
+            yield f"{placed.path}.precision is {precision}, and {_NOT_WRITTEN[precision]}"
+        elif precision == quantised and not _has_linear_projections(family):
+            yield (
+                f"{placed.path}.precision is {precision}, and {classes} classes have projections "
+                f"that torchao does not quantise"
+            )
+        elif precision not in (stored, quantised):
+            others = stored if quantised is None else f"{stored} beside {quantised}"
+            yield (
+                f"{placed.path}.precision is {precision}, and stock classes compute in one type, "
+                f"here {others}"
+            )
+
+
+def _has_linear_projections(family: Family) -> bool:
+    """Whether projections are ``Linear``, whose weights are ``(d_out, d_in)``."""
+    sources = family.names.values()
+    return not any(isinstance(each, Stored) and each.is_transposed for each in sources)
 
 
 def _uneven(architecture: Architecture, family: Family) -> Iterator[str]:

@@ -3,7 +3,7 @@
 Parts of a tensor are joined, weights are transposed back, and tied tensors are left out. Rows
 that no parameter has, such as those of RoBERTa's positions up to the padding token's, are the
 parent's. A layer scale that was folded into a projection is written as ones beside the product;
-where neither has changed, both are the parent's.
+where neither has changed and nothing is rounded, both are the parent's.
 """
 
 from __future__ import annotations
@@ -34,17 +34,21 @@ class _Placed:
 
 
 @torch.no_grad()
-def stored_tensors(checkpoint: Checkpoint, network: nn.Module) -> dict[str, Tensor]:
+def stored_tensors(
+    checkpoint: Checkpoint, network: nn.Module, *, is_rounded: bool = False
+) -> dict[str, Tensor]:
     """Return every stored tensor of ``network`` by name, in the network's type or the parent's.
 
     Args:
         checkpoint: The parent.
         network: Of its family, with sizes that a stock class can hold; at most as deep.
+        is_rounded: Whether values are rounded afterwards: two rounded factors of a layer scale
+            would have another product than the rounded one.
 
     Raises:
         ValueError: the network has values that no stored tensor has room for.
     """
-    return dict(_Writer(checkpoint, network).tensors())
+    return dict(_Writer(checkpoint, network, is_rounded).tensors())
 
 
 def in_parents_types(
@@ -63,7 +67,8 @@ def in_parents_types(
 class _Writer:
     """Tensors of one network."""
 
-    def __init__(self, checkpoint: Checkpoint, network: nn.Module) -> None:
+    def __init__(self, checkpoint: Checkpoint, network: nn.Module, is_rounded: bool) -> None:
+        self._is_rounded = is_rounded
         self._match, self._checkpoint = checkpoint.match, checkpoint
         self._mapped = MappedTensors(checkpoint.match.entries)
         self._parameters = dict(network.named_parameters())
@@ -80,7 +85,7 @@ class _Writer:
         """Yield names and values."""
         copied = set()
         for scale, names in self._scaled.items():
-            if all(map(self._is_parents, names)):
+            if not self._is_rounded and all(map(self._is_parents, names)):
                 copied |= {scale, *(self._match.sources[name][0].source.name for name in names)}
             else:
                 yield scale, torch.ones(self._match.entries[scale].shape)

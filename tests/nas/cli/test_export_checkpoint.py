@@ -50,7 +50,7 @@ def words(parent, file, to, *more):
 
 
 def in_this_process(monkeypatch):
-    monkeypatch.setattr(stock, "_run", stock_worker.findings)
+    monkeypatch.setattr(stock, "run", stock_worker.do)
 
 
 def refused(capsys, *arguments, code=2):
@@ -144,7 +144,7 @@ def test_without_transformers_one_line_says_what_to_install(parent, tmp_path, ca
         ([(4, 2, 12)] * 3, {}, "depth must be in 1..2"),
         ([(4, 2, 12)], {"d_head": 4}, "layers[0].attention.d_head must be 2"),
         ([(4, 2, 12)], {"rank": 1}, "layers.0.attention.rank is 1"),
-        ([(4, 2, 12)], {"precision": "int8"}, "quantization_config"),
+        ([(4, 2, 12)], {"precision": "int4wo"}, "cannot be stored in safetensors"),
         ([(4, 2, 12)], {"precision": "bf16"}, "stock classes compute in one type"),
     ],
 )
@@ -190,7 +190,7 @@ def test_outputs_that_differ_leave_nothing(parent, tmp_path, capsys, monkeypatch
     found = {"class": "X", "version": "transformers 9", "missing": []}
     # As if the class ignored a key.
     wrong = found | {"output_difference": 0.5, "largest_output": 1.0}
-    monkeypatch.setattr(stock, "_run", lambda job: wrong)
+    monkeypatch.setattr(stock, "run", lambda job: wrong)
     monkeypatch.setattr(stock, "find_spec", lambda name: object())
     file = architecture(parent, tmp_path / "cut.json")
     line = refused(capsys, *words(parent, file, tmp_path / "to"), code=1)
@@ -203,7 +203,7 @@ def test_a_signal_half_way_leaves_nothing(parent, tmp_path, monkeypatch):
         assert any(name.startswith(".nas-export-") for name in names(tmp_path))
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(stock, "_run", ended)
+    monkeypatch.setattr(stock, "run", ended)
     monkeypatch.setattr(stock, "find_spec", lambda name: object())
     file = architecture(parent, tmp_path / "cut.json")
     # Of this process it may be another's: Ray has one.
@@ -222,7 +222,7 @@ import os, signal, sys
 from nas.cli.main import main
 from nas.exporting import stock
 stock.find_spec = lambda name: object()
-stock._run = lambda job: os.kill(os.getpid(), signal.SIGKILL)
+stock.run = lambda job: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])
 """
 
@@ -311,7 +311,7 @@ def test_a_parent_of_the_hub_has_its_name_there(tmp_path, capsys, monkeypatch):
     assert parent_name(load_checkpoint(folder)) == "owner/small-llama"
     found = {"class": "X", "version": "transformers 9", "missing": []}
     equal = found | {"output_difference": 0.0, "largest_output": 1.0}
-    monkeypatch.setattr(stock, "_run", lambda job: equal)
+    monkeypatch.setattr(stock, "run", lambda job: equal)
     monkeypatch.setattr(stock, "find_spec", lambda name: object())
     file = architecture(folder, tmp_path / "cut.json")
     assert main(words(folder, file, tmp_path / "to", "--quiet")) == 0

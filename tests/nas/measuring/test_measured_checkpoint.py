@@ -153,7 +153,9 @@ def test_what_does_not_fit_is_refused_in_one_line(
     assert at_once == [] and not (tmp_path / "r.jsonl").exists()
 
 
-@pytest.mark.parametrize("option", ["--sequence-length=8", "--image-size=8", "--precision=bf16", "--rounds=2"])
+@pytest.mark.parametrize(
+    "option", ["--sequence-length=8", "--image-size=8", "--precision=bf16", "--rounds=2"]
+)
 def test_options_of_checkpoints_are_refused_without_one(option, tmp_path, capsys):
     assert main(["measure", str(tmp_path / "a.json"), option]) == 2
     assert f"{option.partition('=')[0]} goes with --from" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def check_read_again(folder, network):
 
 def check_loads(folder, network, monkeypatch):
     """A stock class loads the folder and gives the outputs of ``network``."""
-    monkeypatch.setattr(stock, "_run", stock_worker.findings)
+    monkeypatch.setattr(stock, "run", stock_worker.do)
     checkpoint = load_checkpoint(folder)
     style = checkpoint.architecture.style
     proof = stock.prove(folder, checkpoint.workload, style, network, by_stock=True)

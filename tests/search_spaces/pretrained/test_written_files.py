@@ -181,14 +181,14 @@ def test_a_layers_own_kind_moves_with_it(tmp_path):
         (
             1,
             "attention",
-            {"compression": Compression("int8")},
-            ("layers.1.attention.precision is int8", "quantization_config", "not written yet"),
+            {"compression": Compression("int4wo")},
+            ("layers.1.attention.precision is int4wo", "safetensors"),
         ),
         (
             1,
             "ffn",
             {"compression": Compression("bf16")},
-            ("layers.1.ffn.precision is bf16", "layers.0.attention is fp32", "one type"),
+            ("layers.1.ffn.precision is bf16", "one type, here fp32"),
         ),
         (
             0,

@@ -1,0 +1,118 @@
+"""Quantise a checkpoint's folder by ``transformers`` and torchao, as stock classes read it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from nas.core.files import read_json, write_json
+from nas.exporting.stock import auto_class_of, run
+from search_spaces.architecture import Architecture, Precision
+from search_spaces.compression.quantize import (
+    dequantised_weight,
+    is_quantized,
+    torchao_description,
+)
+from search_spaces.models.build import build_network
+from search_spaces.pretrained import Checkpoint
+from search_spaces.pretrained.files.folder import CONFIG, WEIGHTS
+from search_spaces.pretrained.files.header import read_header
+
+from search_spaces.pretrained.writing.loadable import QUANTISED_PRECISIONS
+from search_spaces.pretrained.writing.tensors import stored_tensors
+
+if TYPE_CHECKING:
+    from search_spaces.models.transformer import Transformer
+
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+_KEY = "quantization_config"
+
+
+def quantise_folder(
+    folder: Path, checkpoint: Checkpoint, architecture: Architecture, precision: Precision
+) -> Mapping[str, str]:
+    """Quantise the blocks of ``precision`` in ``folder``, in place.
+
+    ``config.json`` gains a ``quantization_config``, and the header of the weights torchao's types.
+
+    Args:
+        folder: Dense, as ``write_checkpoint`` wrote it.
+        checkpoint: The parent.
+        architecture: One that ``check_loadable`` allows.
+        precision: One of ``QUANTISED_PRECISIONS``.
+
+    Returns:
+        The class's parameters by the names of the tensors that were quantised.
+
+    Raises:
+        ExportError: ``transformers`` cannot load or quantise it.
+    """
+    tensors = read_header(folder / WEIGHTS)
+    with tempfile.TemporaryDirectory(prefix="nas-quantised-", dir=folder) as scratch:
+        done = run(
+            {
+                "folder": str(folder),
+                "to": scratch,
+                "class": auto_class_of(checkpoint.workload),
+                "dtype": _DTYPES[QUANTISED_PRECISIONS[precision]],
+                "quantised": sorted(_quantised(checkpoint, architecture, tensors)),
+                "by": {"quant_type": {"default": torchao_description(precision)}},
+            }
+        )
+        quantised = Path(scratch) / WEIGHTS
+        header = _metadata(folder / WEIGHTS) | _metadata(quantised)
+        save_file(load_file(quantised), folder / WEIGHTS, header)
+        quantisation = read_json(Path(scratch) / CONFIG)[_KEY]
+    # All other values stay as the parent has them.
+    write_json(folder / CONFIG, read_json(folder / CONFIG) | {_KEY: quantisation})
+    names: dict[str, str] = done["names"]
+    return names
+
+
+def quantised_weights(
+    checkpoint: Checkpoint, network: Transformer, architecture: Architecture
+) -> dict[str, Tensor]:
+    """Return what the quantised weights of ``network`` stand for, by their names in a folder.
+
+    Args:
+        checkpoint: The parent.
+        network: Of ``compress``.
+        architecture: The network's.
+    """
+    plain = build_network(architecture, checkpoint.workload)
+    values = dict(network.named_parameters())
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Linear) and is_quantized(module):
+            values[f"{name}.weight"] = dequantised_weight(module)
+    plain.load_state_dict({name: values[name] for name in plain.state_dict()})
+    tensors = stored_tensors(checkpoint, plain, is_rounded=True)
+    return {name: tensors[name] for name in _quantised(checkpoint, architecture, tensors)}
+
+
+def _quantised(
+    checkpoint: Checkpoint, architecture: Architecture, tensors: Mapping[str, Any]
+) -> set[str]:
+    """Names in ``tensors`` of matrices of quantised blocks."""
+    blocks = tuple(
+        f"{placed.path}."
+        for placed in architecture.placed_blocks
+        if placed.spec.compression.precision in QUANTISED_PRECISIONS
+    )
+    names = {
+        piece.source.name
+        for name, pieces in checkpoint.match.sources.items()
+        if name.startswith(blocks)
+        for piece in pieces
+    }
+    return {name for name in names & tensors.keys() if len(tensors[name].shape) > 1}
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return dict(file.metadata() or {})

@@ -1,0 +1,123 @@
+"""Quantised networks of a checkpoint, as ``transformers`` reads them by ``quantization_config``."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from encoder_fakes import encoder
+from pretrained_fakes import causal, saved
+from safetensors import safe_open
+
+from nas.exporting import stock, stock_worker
+from nas.exporting.checkpoint import export_checkpoint
+from search_spaces.architecture import Compression
+from search_spaces.pretrained import load_checkpoint
+from search_spaces.pretrained.writing import refusals
+
+pytest.importorskip("transformers")
+
+
+def in_precisions(architecture, attention, ffn):
+    """``architecture`` with all blocks of a kind in one precision."""
+    layers = tuple(
+        replace(
+            layer,
+            attention=replace(layer.attention, compression=Compression(attention)),
+            ffn=replace(layer.ffn, compression=Compression(ffn)),
+        )
+        for layer in architecture.layers
+    )
+    return replace(architecture, layers=layers)
+
+
+CASES = {
+    "llama int8": (lambda: causal("llama"), "int8", "int8"),
+    "llama int8wo": (lambda: causal("llama"), "int8wo", "int8wo"),
+    "qwen2 tied, half": (lambda: causal("qwen2, tied"), "fp32", "int8"),
+    "bert": (lambda: encoder("bert", "ForSequenceClassification"), "int8", "int8"),
+    "bert masked": (lambda: encoder("bert", "ForMaskedLM"), "int8wo", "bf16"),
+    "vit": (lambda: encoder("vit", "ForImageClassification"), "int8", "fp32"),
+    "dinov2": (lambda: encoder("dinov2", "Model"), "int8wo", "int8wo"),
+}
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    monkeypatch.setattr(stock, "run", stock_worker.do)
+    monkeypatch.setattr("nas.exporting.stock_quantised.run", stock_worker.do)
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("case", CASES)
+def test_a_stock_class_computes_what_ours_computes(case, tmp_path):
+    make, attention, ffn = CASES[case]
+    checkpoint = load_checkpoint(saved(make(), tmp_path / "parent"))
+    architecture = in_precisions(checkpoint.architecture, attention, ffn)
+    to = tmp_path / "to"
+    card = export_checkpoint(checkpoint, architecture, to).card
+    proof = card["proof"]
+    assert 0 < proof["output_difference"] <= proof["output_tolerance"]
+    written = json.loads((to / "config.json").read_text())
+    before = json.loads((tmp_path / "parent" / "config.json").read_text())
+    quantisation = written.pop("quantization_config")
+    stored = "bfloat16" if "int8wo" in (attention, ffn) else "float32"
+    assert written == before | {"dtype": stored}
+    assert quantisation["quant_method"] == "torchao"
+    with safe_open(to / "model.safetensors", "pt") as file:
+        metadata = file.metadata()
+        types = {name: file.get_tensor(name).dtype for name in file.keys()}
+    assert metadata["parent"] == "parent"
+    blocks = [p for p in (attention, ffn) if p.startswith("int8")]
+    n_layers, style = checkpoint.architecture.depth, checkpoint.architecture.style
+    n_quantised = sum(name.endswith("_weight_qdata") for name in types)
+    of_ffn = (3 if style.is_gated else 2) * ffn.startswith("int8")
+    assert n_quantised == n_layers * (4 * attention.startswith("int8") + of_ffn)
+    text = f"{len(blocks) * n_layers} of {2 * n_layers} blocks quantised to {blocks[0]}"
+    assert card["changed"][0] == text
+    assert not list(to.glob("nas-quantised-*"))
+
+
+@pytest.mark.thorough
+def test_a_fresh_process_quantises_and_loads(tmp_path):
+    checkpoint = load_checkpoint(saved(causal("llama"), tmp_path / "parent"))
+    architecture = in_precisions(checkpoint.architecture, "int8", "int8")
+    done = export_checkpoint(checkpoint, architecture, tmp_path / "to")
+    assert done.card["proof"]["stock_class"] == "LlamaForCausalLM"
+    readme = (tmp_path / "to" / "README.md").read_text()
+    assert "torchao" in readme and 'dtype="auto"' in readme
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_weights_of_another_network_are_no_proof(tmp_path, monkeypatch):
+    checkpoint = load_checkpoint(saved(causal("llama"), tmp_path / "parent"))
+    other = saved(causal("llama", intermediate_size=60), tmp_path / "other")
+
+    def of_another(job):
+        return stock_worker.do(job | {"folder": str(other)} if "to" not in job else job)
+
+    monkeypatch.setattr(stock, "run", of_another)
+    architecture = in_precisions(checkpoint.architecture, "int8", "int8")
+    with pytest.raises(
+        ValueError, match=r"proj.weight must be quantised as JouleNAS quantises it"
+    ):
+        export_checkpoint(checkpoint, architecture, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "attention", "ffn", "part"),
+    [
+        (lambda: causal("gpt2"), "int8", "int8", "GPT2 classes have projections that torchao"),
+        (lambda: causal("llama"), "int4wo", "int4wo", "cannot be stored in safetensors"),
+        (lambda: causal("llama"), "fp8", "fp8", "it needs a GPU to be proved"),
+        (lambda: causal("llama"), "bf16", "int8", "one type, here fp32 beside int8"),
+        (lambda: causal("llama"), "int8", "int8wo", "one type, here fp32 beside int8"),
+        (lambda: causal("llama"), "fp32", "int8wo", "one type, here bf16 beside int8wo"),
+    ],
+)
+def test_what_is_not_stored_is_refused_by_block(make, attention, ffn, part, tmp_path):
+    checkpoint = load_checkpoint(saved(make(), tmp_path / "parent"))
+    reasons = refusals(checkpoint, in_precisions(checkpoint.architecture, attention, ffn))
+    assert reasons and all(part in reason for reason in reasons)
+    assert reasons[0].startswith("layers.0.")
