@@ -23,7 +23,6 @@ from search_spaces.models.build import build_network
 from search_spaces.pretrained import Checkpoint
 from search_spaces.pretrained.files.folder import CONFIG, WEIGHTS
 from search_spaces.pretrained.files.header import read_header
-
 from search_spaces.pretrained.writing.loadable import QUANTISED_PRECISIONS
 from search_spaces.pretrained.writing.tensors import stored_tensors
 
