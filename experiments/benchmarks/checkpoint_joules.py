@@ -69,14 +69,18 @@ def folder_of(model: str) -> Path:
     return folder
 
 
-def instruction_sets() -> str:
-    """What decides on a CPU which precisions have fast kernels."""
+def capability() -> str:
+    """The widest instructions that torch uses, such as ``avx512``."""
     import torch
 
+    return torch.backends.cpu.get_cpu_capability().lower()
+
+
+def instruction_sets() -> str:
+    """What decides on a CPU which precisions have fast kernels."""
     flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     own = ", ".join(sorted(flags & {"avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"}))
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"torch uses {capability}, with {own or 'no instructions for bf16 or int8'}"
+    return f"torch uses {capability()}, with {own or 'no instructions for bf16 or int8'}"
 
 
 class Progress:
@@ -139,7 +143,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
     arguments.records.parent.mkdir(parents=True, exist_ok=True)
-    sheet = Sheet(parser, arguments, f"checkpoint-{arguments.model}", arguments.device)
+    theme = f"checkpoint-{arguments.model}"
+    if arguments.device == "cpu":
+        # Precisions of one CPU's name differ by its instructions.
+        theme = f"{theme}-{capability()}"
+    sheet = Sheet(parser, arguments, theme, arguments.device)
     options: MeasureOptions = {
         "precisions": arguments.precision,
         "rounds": arguments.rounds,
