@@ -1,8 +1,8 @@
 """Does quantising a small pretrained model save joules?
 
     make checkpoints
-    python -m experiments.benchmarks.checkpoint_joules minilm
-    python -m experiments.benchmarks.checkpoint_joules smollm2-shape
+    python -m experiments.benchmarks.compression.checkpoint_joules minilm
+    python -m experiments.benchmarks.compression.checkpoint_joules smollm2-shape
 
 Measures all-MiniLM-L6-v2, or a network of SmolLM2-135M's shape, in fp32, bf16 and int8, side by
 side in rounds of fresh processes. The second has random weights: joules do not depend on values
@@ -117,7 +117,7 @@ def table_of(model: str, found: CheckpointEnergy) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the tables, and keep them where that is asked for."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.checkpoint_joules",
+        prog="python -m experiments.benchmarks.compression.checkpoint_joules",
         description=__doc__.splitlines()[0],
     )
     parser.add_argument("model", choices=MODELS)

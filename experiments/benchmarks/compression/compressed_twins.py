@@ -1,6 +1,6 @@
 """Do a front's compressed members dominate what they would be without compression?
 
-    python -m experiments.benchmarks.compressed_twins runs/quickstart-1
+    python -m experiments.benchmarks.compression.compressed_twins runs/quickstart-1
 
 Every compressed member (low rank, bf16, int8, ...) is set beside its *twin*: the same width,
 depth, heads, channels and patches in fp32, of full rank, dense. Both are trained by the run's own
@@ -98,7 +98,7 @@ def dominated_trials(run: Run, member: FrontMember) -> list[int]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.compressed_twins",
+        prog="python -m experiments.benchmarks.compression.compressed_twins",
         description=__doc__.splitlines()[0],
     )
     parser.add_argument("run", type=Path)

@@ -1,6 +1,6 @@
 """What each kind of compression pays, by choice and shape.
 
-``python -m experiments.benchmarks.compression --device cpu``
+``python -m experiments.benchmarks.compression.kinds --device cpu``
 
 At each shape (width, batch size) a two-layer encoder on 64 tokens is built once for every choice:
 precisions, 2:4, and the smaller dense networks that take its weights (half of the feed-forward
@@ -31,7 +31,8 @@ from statistics import median
 
 import torch
 
-from experiments.benchmarks.compression_lines import (
+from experiments.benchmarks.compression.digits_accuracy import digits_accuracies
+from experiments.benchmarks.compression.lines import (
     COMPILED,
     CONTROL,
     EAGER,
@@ -39,7 +40,6 @@ from experiments.benchmarks.compression_lines import (
     append_lines,
     read_lines,
 )
-from experiments.benchmarks.digits_accuracy import digits_accuracies
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.searching.recipes import default_device
@@ -281,7 +281,7 @@ def _shapes(text: str | None, device: str) -> list[tuple[int, int]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.compression",
+        prog="python -m experiments.benchmarks.compression.kinds",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

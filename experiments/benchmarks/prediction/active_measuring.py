@@ -1,7 +1,7 @@
 """Active against random choice of what to measure.
 
-``python -m experiments.benchmarks.active_measuring --made-up --hwgpt FOLDER --hat A.csv``
-``  --edgetran C.json``
+``python -m experiments.benchmarks.prediction.active_measuring --made-up --hwgpt FOLDER``
+``  --hat A.csv --edgetran C.json``
 
 Each seed holds out up to 600 rows (30% at most); both ways choose from the others, by labels that
 they have paid for. Errors are on the held-out rows: over all, and over the fifth of them nearest
@@ -254,7 +254,7 @@ def table_of(rows: Sequence[dict[str, Any]], seeds: int) -> Shown:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a table of all sources that are named."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.active_measuring", description=__doc__
+        prog="python -m experiments.benchmarks.prediction.active_measuring", description=__doc__
     )
     parser.add_argument("--made-up", action="store_true", help="our space, a made-up device")
     parser.add_argument("--hwgpt", type=Path, help="folder of HW-GPT-Bench with oracle.py")

@@ -1,6 +1,6 @@
 """How often a nominal 90% interval holds a label of a measuring session it has not seen.
 
-``python -m experiments.benchmarks.predictor_coverage``: rows of the made-up device of
+``python -m experiments.benchmarks.prediction.predictor_coverage``: rows of the made-up device of
 ``active_measuring``, measured in sessions that each read high or low as a whole by a few percent
 (as clocks and temperature do), plus noise of each row. The predictor is fitted to some sessions,
 asked about others, and judged by whether its intervals hold the labels measured there. Sizes of
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.benchmarks.active_measuring import Labelled, made_up
+from experiments.benchmarks.prediction.active_measuring import Labelled, made_up
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from predictors.energy.regressor import CostRegressor, Terms, TrainingRows
@@ -71,7 +71,7 @@ def measure(data: Labelled, sessions: int, confidence: float, seed: int) -> Cove
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a row for each number of sessions."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.predictor_coverage", description=__doc__
+        prog="python -m experiments.benchmarks.prediction.predictor_coverage", description=__doc__
     )
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--sessions", type=int, nargs="+", default=list(SESSIONS))

@@ -1,4 +1,6 @@
-"""How fast the predictor is: ``python -m experiments.benchmarks.predictor_speed``.
+"""How fast the predictor is, beside scikit-learn's.
+
+``python -m experiments.benchmarks.prediction.predictor_speed``
 
 Fits made-up labels of a space's members and predicts a large batch, features included, on one
 thread. Seconds are of the CPU, which other jobs on the machine disturb less than the clock; both
@@ -61,7 +63,7 @@ def made_up(batch: ArchitectureBatch, workload: Workload, seed: int) -> np.ndarr
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.predictor_speed", description=__doc__
+        prog="python -m experiments.benchmarks.prediction.predictor_speed", description=__doc__
     )
     parser.add_argument("--rows", type=int, default=1000, help="training rows (default: 1000)")
     parser.add_argument("--predict", type=int, default=200_000, help="rows to predict")

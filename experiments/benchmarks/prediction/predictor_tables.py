@@ -1,7 +1,7 @@
 """Our predictor beside the usual ones on tables that others measured.
 
-``python -m experiments.benchmarks.predictor_tables --hat A.csv --hat B.csv --edgetran C.json``
-``  --hwgpt FOLDER --plain D.csv:target``
+``python -m experiments.benchmarks.prediction.predictor_tables --hat A.csv --hat B.csv``
+``  --edgetran C.json --hwgpt FOLDER --plain D.csv:target``
 
 Each learner gets ``n`` random rows and is judged on all others; the same rows for all, means over
 seeds. Baselines are log-log regression on FLOPs, ridge, a random forest, gradient boosting and a
@@ -230,7 +230,7 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.predictor_tables", description=__doc__
+        prog="python -m experiments.benchmarks.prediction.predictor_tables", description=__doc__
     )
     add_table_arguments(parser)
     parser.add_argument("--rows", type=int, nargs="+", default=[50, 100, 200, 500])

@@ -1,8 +1,11 @@
-"""From one device's table to another's: ``python -m experiments.benchmarks.predictor_transfer``.
+"""How well a predictor of one device adapts to another from a few measured rows.
 
-``--hat SOURCE.csv --hat TARGET.csv``: a regressor fitted to all of the first table adapts to the
-second from a few rows, random ones or those it chooses itself, beside training from scratch. Rows
-are taken from one half of the second table and judged on the other; means over seeds.
+``python -m experiments.benchmarks.prediction.predictor_transfer --hat SOURCE.csv``
+``  --hat TARGET.csv``
+
+A regressor fitted to all of the first table adapts to the second from a few rows, random ones or
+those it chooses itself, beside training from scratch. Rows are taken from one half of the second
+table and judged on the other; means over seeds.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ def _score(found: Predictions, truth: Array) -> tuple[float, float, float]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.predictor_transfer", description=__doc__
+        prog="python -m experiments.benchmarks.prediction.predictor_transfer", description=__doc__
     )
     parser.add_argument("--hat", type=Path, action="append", required=True, help="source, target")
     parser.add_argument("--seeds", type=int, default=10)

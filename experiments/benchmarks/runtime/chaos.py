@@ -1,6 +1,6 @@
 """A search whose processes are killed at random, next to one that nothing befalls.
 
-    python -m experiments.benchmarks.chaos --kills 100 --keep
+    python -m experiments.benchmarks.runtime.chaos --kills 100 --keep
 
 A Ray of four nodes on this machine (one to lead, two that train, one that measures), a search on
 it, and so many ``kill -9``, drawn from a seed: of the driver, of a worker that trains, of a
@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import nas
-from experiments.results.sheet import Sheet, add_keep_option
+from experiments.benchmarks.runtime import chaos_search
+from experiments.results.sheet import ROOT, Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.core.files import write_json
 from nas.records.trial import Trial
@@ -38,8 +39,7 @@ KINDS = ("driver", "worker", "measurement", "node")
 SHARES = (0.25, 0.4, 0.2, 0.15)
 # Seconds from one kill to the next.
 PAUSE_S = (0.3, 3.0)
-ROOT = Path(__file__).parents[2]
-_DRIVE = "import sys; from experiments.benchmarks.chaos_search import drive; drive(*sys.argv[1:])"
+_DRIVE = f"import sys; from {chaos_search.__name__} import drive; drive(*sys.argv[1:])"
 
 
 class Chaos:
@@ -169,7 +169,7 @@ def undisturbed(folder: Path, chaotic: list[Trial], seed: int) -> Run:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.chaos", description=__doc__.splitlines()[0]
+        prog="python -m experiments.benchmarks.runtime.chaos", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--trials", type=int, default=60, help="at least; more while kills go on")

@@ -1,13 +1,13 @@
 """Trials a second through the driver where a trial costs nothing, next to bare Ray Tune.
 
-``python -m experiments.benchmarks.driver_overhead --trials 200 --sampler random``
+``python -m experiments.benchmarks.runtime.driver_overhead --trials 200 --sampler random``
 
 *Ours* is the driver of ``nas search``: its session with gate and sampler, the study on disk, a
 trial folder each. *No surrogates* is the same driver with a gate whose surrogates are never
 fitted: bare Tune has none either. *Bare* is ``tune.Tuner`` with ``OptunaSearch`` (at random with
 ``--sampler random``, else TPE; two objectives) and Tune's defaults, in memory, and the same with
 ``reuse_actors``, as ours has it. All propose genes of ``--space`` and evaluate the same formula
-(``scale.law``) on as many workers of one local Ray, which is up before the clock starts. Each
+(``scale/law.py``) on as many workers of one local Ray, which is up before the clock starts. Each
 variant runs in a process of its own and ends after ``--budget-s`` seconds, bare Tune after
 ``--bare-budget-s``: one that had not ended has the rate of the trials that it completed, which are
 the first and fastest. *Idle* is the driver's CPU, as a share of a core, while its trials sleep.
@@ -22,11 +22,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import TypeVar
 
-from experiments.benchmarks.overhead.variants import BARE, REUSED, Rate, bare, ours
-from experiments.results.sheet import Sheet, add_keep_option
+from experiments.benchmarks.runtime.driver_variants import BARE, REUSED, Rate, bare, ours
+from experiments.results.sheet import ROOT, Sheet, add_keep_option
 from experiments.results.table import Table
 
 T = TypeVar("T")
@@ -71,7 +70,7 @@ def table_of(rates: Sequence[Rate], idle: float | None) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.driver_overhead", description=__doc__
+        prog="python -m experiments.benchmarks.runtime.driver_overhead", description=__doc__
     )
     parser.add_argument("--trials", type=int, nargs="+", default=[200, 5_000])
     parser.add_argument("--workers", type=int, default=2)
@@ -86,8 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     sheet = Sheet(parser, arguments, "driver-overhead")
     # Workers, which are processes of their own, import the formula.
-    root = str(Path(__file__).parents[2])
-    os.environ["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     os.environ["OMP_NUM_THREADS"] = "1"
     space, workers, budget_s = arguments.space, arguments.workers, arguments.budget_s
     bare_s = arguments.bare_budget_s or budget_s

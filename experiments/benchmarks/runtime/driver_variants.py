@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from experiments.benchmarks.scale.law import evaluated
-from experiments.benchmarks.scale.simulate import open_session, resident_mb
+from experiments.benchmarks.runtime.scale.law import evaluated
+from experiments.benchmarks.runtime.scale.simulate import open_session, resident_mb
 from nas.evaluation.evaluator import Measure
 from nas.evaluation.executor import Measuring
 from nas.records.candidate import Candidate, Outcome

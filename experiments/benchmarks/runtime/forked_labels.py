@@ -1,6 +1,6 @@
 """Labels and CPU seconds of measuring by fresh interpreters and by forks, interleaved.
 
-``python -m experiments.benchmarks.forked_labels``
+``python -m experiments.benchmarks.runtime.forked_labels``
 
 Each candidate of the digits' space is measured three times by the protocol of CPU searches: by a
 fork that compiles it first, then, in random order, by a fresh interpreter and by another fork,
@@ -107,7 +107,7 @@ def _line(*ways: Sequence[EnergyRecord]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print both tables."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.forked_labels", description=__doc__
+        prog="python -m experiments.benchmarks.runtime.forked_labels", description=__doc__
     )
     parser.add_argument("--candidates", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,6 +1,6 @@
 """What a trial's process pays for its task's data: kept arrays that are mapped, or files again.
 
-``python -m experiments.benchmarks.kept_arrays --workers 4``
+``python -m experiments.benchmarks.runtime.kept_arrays --workers 4``
 
 Some reviews as a CSV file and some pictures as PNG files are made up. Processes start at the same
 time; each has the task's training split, reads all of it once, and waits until all have. *mapped*
@@ -173,7 +173,7 @@ def table_of(rows: Sequence[dict[str, Any]]) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.kept_arrays", description=__doc__
+        prog="python -m experiments.benchmarks.runtime.kept_arrays", description=__doc__
     )
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 4], help="processes")
     parser.add_argument("--texts", type=int, default=100_000)

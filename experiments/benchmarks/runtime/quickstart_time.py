@@ -1,6 +1,6 @@
 """Wall time and front of the quickstart search beside those of another checkout, interleaved.
 
-``python -m experiments.benchmarks.quickstart_time --beside CHECKOUT``
+``python -m experiments.benchmarks.runtime.quickstart_time --beside CHECKOUT``
 
 For each seed both checkouts run ``nas search quickstart`` with the same seed, one after the other
 and in random order, each with a compiler cache of its own that lasts over seeds. *Wall* and *CPU*
@@ -26,11 +26,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from experiments.results.sheet import Sheet, add_keep_option
+from experiments.results.sheet import ROOT, Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.pareto.hypervolume import hypervolume
-
-_HERE = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def volumes(searches: Sequence[Search]) -> list[float]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.quickstart_time", description=__doc__
+        prog="python -m experiments.benchmarks.runtime.quickstart_time", description=__doc__
     )
     parser.add_argument("--beside", type=Path, required=True, help="a checkout to compare with")
     parser.add_argument("--seeds", type=int, default=5)
@@ -134,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as caches:
         for seed in range(arguments.seeds):
             found: dict[Path, Search] = {}
-            checkouts = (_HERE, arguments.beside.resolve())
+            checkouts = (ROOT, arguments.beside.resolve())
             for checkout in order.sample(checkouts, 2):
                 cache = Path(caches) / str(checkouts.index(checkout))
                 runs = arguments.runs and arguments.runs.resolve() / cache.name / str(seed)

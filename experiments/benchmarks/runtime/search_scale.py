@@ -1,10 +1,10 @@
 """What a search's driver costs with a thousand workers and a hundred thousand trials.
 
-``python -m experiments.benchmarks.search_scale --plot scale.png``, or with ``--of FILE`` besides,
-the picture of a result that was kept.
+``python -m experiments.benchmarks.runtime.search_scale --plot scale.png``, or with ``--of FILE``
+besides, the picture of a result that was kept.
 
 Workers and their clock are simulated; accuracy and joules are formulas of counts
-(``scale.law``). Session, gate, sampler and the study on disk are the driver's own. All that the
+(``scale/law.py``). Session, gate, sampler and the study on disk are the driver's own. All that the
 gate would drop is evaluated all the same, so that the search does not end for want of candidates.
 Seconds are CPU seconds of one thread. Growth is the exponent of the number of trials, over the
 last decade of them.
@@ -24,8 +24,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from experiments.benchmarks.scale.growth import SERIES, exponent
-from experiments.benchmarks.scale.simulate import Point, simulate
+from experiments.benchmarks.runtime.scale.growth import SERIES, exponent
+from experiments.benchmarks.runtime.scale.simulate import Point, simulate
 from experiments.results.record import Result
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
@@ -72,7 +72,7 @@ def points_of(result: Result) -> list[Point]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table, or draw that of ``--of``."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.search_scale", description=__doc__
+        prog="python -m experiments.benchmarks.runtime.search_scale", description=__doc__
     )
     parser.add_argument("--trials", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=1_000)
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _draw(points: Sequence[Point], path: Path, config: Mapping[str, Any]) -> None:
-    from experiments.benchmarks.scale.plots import draw
+    from experiments.benchmarks.runtime.scale.plots import draw
 
     draw(points, path, f"{config['workers']:,} workers, {config['sampler']}")
 

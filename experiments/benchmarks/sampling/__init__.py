@@ -1,1 +1,1 @@
-"""Search quality beside other samplers: problems, peers, curves, tables."""
+"""Which candidates a search proposes, drops and stops, beside other samplers and rules."""

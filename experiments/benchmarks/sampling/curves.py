@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments.benchmarks.search.problem import MINIMISED, Array
+from experiments.benchmarks.sampling.problems.problem import MINIMISED, Array
 from nas.pareto.dominance import extended_front
 from nas.pareto.hypervolume import hypervolume
 

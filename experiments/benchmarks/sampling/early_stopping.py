@@ -1,6 +1,6 @@
 """What early stopping saves: rules replayed on recorded learning curves in many random orders.
 
-    python -m experiments.benchmarks.early_stopping CURVES.jsonl
+    python -m experiments.benchmarks.sampling.early_stopping CURVES.jsonl
 
 The curves are those of ``experiments.learning_curves``. Candidates come one by one in
 a random order, and each rule decides at its rungs which of them train on. The plain search trains
@@ -179,7 +179,7 @@ def _losses(curves: Sequence[Curve]) -> Floats:
 def main(argv: Sequence[str] | None = None) -> int:
     """Replay all rules on one file of curves, and on the half of them near the front."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.early_stopping",
+        prog="python -m experiments.benchmarks.sampling.early_stopping",
         description=__doc__.splitlines()[0],
     )
     parser.add_argument("curves", type=Path)

@@ -1,10 +1,12 @@
 """How much the gate drops, and how often wrongly, on HW-GPT-Bench.
 
-``python -m experiments.benchmarks.gate_quality --hwgpt FOLDER``: perplexity and energy by the
-bench's surrogates. After ``--evaluations`` ungated uniform samples, uniform samples pass through
-the gate one by one; what it lets pass, and the audited share of what it would drop, is evaluated
-and learned from. A drop is false when the candidate would be on the front of all that was
-evaluated by the end. The audit sees only its share of the drops; the bench knows them all.
+``python -m experiments.benchmarks.sampling.gate_quality --hwgpt FOLDER``
+
+Perplexity and energy are predictions of the benchmark's surrogates. After ``--evaluations``
+ungated uniform samples, uniform samples pass through the gate one by one; what it lets pass, and
+the audited share of what it would drop, is evaluated and learned from. A drop is false when the
+candidate would be on the front of all that was evaluated by the end. The audit evaluates only its
+share of the drops; the benchmark has figures of all.
 """
 
 from __future__ import annotations
@@ -187,7 +189,7 @@ def _rate(name: str, false: int, drops: int) -> dict[str, float | None]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.gate_quality", description=__doc__
+        prog="python -m experiments.benchmarks.sampling.gate_quality", description=__doc__
     )
     parser.add_argument("--hwgpt", type=Path, required=True, help="folder with oracle.py (is run)")
     parser.add_argument("--scale", default="s")

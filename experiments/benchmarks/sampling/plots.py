@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.benchmarks.search.curves import over_time, quartiles, regret
-from experiments.benchmarks.search.peers import OURS
-from experiments.benchmarks.search.results import Run
+from experiments.benchmarks.sampling.curves import over_time, quartiles, regret
+from experiments.benchmarks.sampling.peers.registry import OURS
+from experiments.benchmarks.sampling.results import Run
 
 # Okabe & Ito's palette, told apart by colour-blind readers; dashes and marks differ as well.
 _STYLES = {

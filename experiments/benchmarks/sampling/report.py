@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.search.curves import evaluations_to, quartiles, regret
-from experiments.benchmarks.search.peers import OURS, PEERS
-from experiments.benchmarks.search.problem import Array, Problem
-from experiments.benchmarks.search.results import Run
+from experiments.benchmarks.sampling.curves import evaluations_to, quartiles, regret
+from experiments.benchmarks.sampling.peers.registry import OURS, PEERS
+from experiments.benchmarks.sampling.problems.problem import Array, Problem
+from experiments.benchmarks.sampling.results import Run
 from experiments.results.table import Table
 
 Runs = Mapping[str, Sequence[Run]]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.benchmarks.search.curves import volume_curve
-from experiments.benchmarks.search.peers import PEERS
-from experiments.benchmarks.search.problems import ProblemName, make_problem
-from experiments.benchmarks.search.results import Run
+from experiments.benchmarks.sampling.curves import volume_curve
+from experiments.benchmarks.sampling.peers.registry import PEERS
+from experiments.benchmarks.sampling.problems.registry import ProblemName, make_problem
+from experiments.benchmarks.sampling.results import Run
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _DIGITS = 9

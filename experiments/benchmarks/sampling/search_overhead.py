@@ -1,6 +1,6 @@
 """What a sampler costs by itself, and what asking for the front costs, beside Optuna's own.
 
-``python -m experiments.benchmarks.search_overhead``
+``python -m experiments.benchmarks.sampling.search_overhead``
 
 *Proposing*: seconds of one ask and tell in a study in memory of the conditional space ``layers``
 that already has so many finished trials. The first ask also reads the study and fits from
@@ -31,10 +31,10 @@ from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, create_trial
 
-from experiments.benchmarks import optuna_internals
-from experiments.benchmarks.search.problem import MINIMISED, Array, Problem
-from experiments.benchmarks.search.space import walk
-from experiments.benchmarks.search.synthetic import layers
+from experiments.benchmarks.sampling import optuna_internals
+from experiments.benchmarks.sampling.problems.problem import MINIMISED, Array, Problem
+from experiments.benchmarks.sampling.problems.space import walk
+from experiments.benchmarks.sampling.problems.synthetic import layers
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.pareto.dominance import non_dominated_mask
@@ -261,7 +261,7 @@ def _in_ms(name: str, value: Any) -> tuple[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.search_overhead", description=__doc__
+        prog="python -m experiments.benchmarks.sampling.search_overhead", description=__doc__
     )
     parser.add_argument("--trials", type=int, nargs="+", default=list(_SIZES))
     parser.add_argument("--asks", type=int, default=24, help="at least (default: 24)")

@@ -1,10 +1,10 @@
 """How near a sampler comes to the best-known front, and at what cost, beside other samplers.
 
-``python -m experiments.benchmarks.search_quality --hwgpt FOLDER --synthetic``
+``python -m experiments.benchmarks.sampling.search_quality --hwgpt FOLDER --synthetic``
 ``  --table FILE.csv:error,energy --table FILE.csv:accuracy,energy:max,min --out FOLDER``
 
-Hypervolume by evaluation and by CPU time over seeds; see ``search/problems.py`` for the problems
-and ``search/peers.py`` for the samplers (``pip install 'joulenas[peers]'`` for those of BoTorch,
+Hypervolume by evaluation and by CPU time over seeds; see ``problems/registry.py`` for the problems
+and ``peers/registry.py`` for the samplers (``pip install 'joulenas[peers]'`` for those of BoTorch,
 pymoo and Syne Tune). Every run is written to ``--out`` when it ends; the same command goes on
 where a broken one was, and ``--render`` prints and draws what is there. Runs of another version
 of a sampler (of ours: of its code) are made again.
@@ -19,12 +19,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.benchmarks.search.peers import CHEAP, PEERS
-from experiments.benchmarks.search.plots import plot_regret
-from experiments.benchmarks.search.problems import ProblemName, make_problem, parse_table
-from experiments.benchmarks.search.report import legend, table_of
-from experiments.benchmarks.search.results import Results, Run
-from experiments.benchmarks.search.running import Job, run_all
+from experiments.benchmarks.sampling.peers.registry import CHEAP, PEERS
+from experiments.benchmarks.sampling.plots import plot_regret
+from experiments.benchmarks.sampling.problems.registry import (
+    ProblemName,
+    make_problem,
+    parse_table,
+)
+from experiments.benchmarks.sampling.report import legend, table_of
+from experiments.benchmarks.sampling.results import Results, Run
+from experiments.benchmarks.sampling.running import Job, run_all
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 
@@ -187,7 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.search_quality", description=__doc__
+        prog="python -m experiments.benchmarks.sampling.search_quality", description=__doc__
     )
     parser.add_argument(
         "--hwgpt",

@@ -1,6 +1,6 @@
 """What a warm start saves: searches of HW-GPT-Bench that begin cold, or with an earlier search.
 
-``python -m experiments.benchmarks.warm_start --hwgpt FOLDER --seeds 10``
+``python -m experiments.benchmarks.sampling.warm_start --hwgpt FOLDER --seeds 10``
 
 The earlier search is of ``--earlier`` evaluations by the same sampler and another seed. *Same*: it
 ran on the same device, so that both objectives are known and its front is proposed again first,
@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from experiments.benchmarks.search.curves import quartiles, volume_curve
-from experiments.benchmarks.search.optuna_peers import suggest
-from experiments.benchmarks.search.problem import Array, Problem
-from experiments.benchmarks.search.problems import ProblemName, make_problem
-from experiments.benchmarks.search.space import walk
+from experiments.benchmarks.sampling.curves import quartiles, volume_curve
+from experiments.benchmarks.sampling.peers.optuna_peers import suggest
+from experiments.benchmarks.sampling.problems.problem import Array, Problem
+from experiments.benchmarks.sampling.problems.registry import ProblemName, make_problem
+from experiments.benchmarks.sampling.problems.space import walk
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.pareto.dominance import non_dominated_mask
@@ -79,7 +79,8 @@ def spread(front: Sequence[dict], most: int) -> list[dict]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.warm_start", description=__doc__.splitlines()[0]
+        prog="python -m experiments.benchmarks.sampling.warm_start",
+        description=__doc__.splitlines()[0],
     )
     parser.add_argument("--hwgpt", type=Path, required=True, help="folder with oracle.py (is run)")
     parser.add_argument("--device", default="rtx3080", help="of the other earlier search")

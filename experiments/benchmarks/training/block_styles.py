@@ -1,6 +1,6 @@
 """Which block style has fewer bits per byte at equal joules, in language modelling from scratch?
 
-    python -m experiments.benchmarks.block_styles plays.yaml
+    python -m experiments.benchmarks.training.block_styles plays.yaml
 
 Decoders of several sizes are trained by the recipe ``language-modelling``, once in each style, and
 measured side by side in fp32. Gated feed-forward blocks have two thirds of the width, so that a
@@ -163,7 +163,8 @@ def tables(networks: Sequence[Trained], unit: str) -> list[Table]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.block_styles", description=__doc__.splitlines()[0]
+        prog="python -m experiments.benchmarks.training.block_styles",
+        description=__doc__.splitlines()[0],
     )
     parser.add_argument("task", help="task file of language modelling")
     parser.add_argument("--seeds", type=int, default=1)

@@ -1,7 +1,7 @@
 """Does a teacher raise small students' accuracy? Paired seeds, on digits and on text.
 
-    python -m experiments.benchmarks.distillation digits
-    python -m experiments.benchmarks.distillation text --sst2 SST2
+    python -m experiments.benchmarks.training.distillation digits
+    python -m experiments.benchmarks.training.distillation text --sst2 SST2
 
 Each student is trained from the same random weights, with the same order of samples, with labels
 alone and with a teacher's logits, features, and both. Two settings each: *all*, where teacher and
@@ -197,7 +197,8 @@ def compare(
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.distillation", description=__doc__.splitlines()[0]
+        prog="python -m experiments.benchmarks.training.distillation",
+        description=__doc__.splitlines()[0],
     )
     parser.add_argument("task", choices=("digits", "text"))
     parser.add_argument("--sst2", type=Path, help="folder with stsa.binary.train, .dev and .test")

@@ -1,6 +1,6 @@
 """Pruned from a trained network and tuned shortly, or trained from scratch? Paired seeds, digits.
 
-    python -m experiments.benchmarks.recovery
+    python -m experiments.benchmarks.training.recovery
 
 A network is trained once. Smaller ones (fewer heads, fewer channels, fewer layers, low rank, 2:4)
 then get their weights in three ways: from scratch over all epochs; out of the trained network and
@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from experiments.benchmarks.distillation import accuracies, shape
 from experiments.benchmarks.paired import Difference
+from experiments.benchmarks.training.distillation import accuracies, shape
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.tasks.registry import get_task
@@ -57,7 +57,8 @@ CASES = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.recovery", description=__doc__.splitlines()[0]
+        prog="python -m experiments.benchmarks.training.recovery",
+        description=__doc__.splitlines()[0],
     )
     parser.add_argument("--seeds", type=int, default=5)
     add_keep_option(parser)

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from experiments.benchmarks.formula import formula_joules, formula_reading
-from experiments.benchmarks.one_process import open_session
+from experiments.benchmarks.training.one_process import open_session
 from experiments.recipes import quickstart
 from nas.core.estimate import Score
 from nas.pareto.hypervolume import hypervolume

@@ -1,6 +1,6 @@
 """What one training for all saves: fronts of the digits by a supernet and from scratch.
 
-    python -m experiments.benchmarks.supernet_cost --cache curves.jsonl --out OUT
+    python -m experiments.benchmarks.training.supernet_cost --cache curves.jsonl --out OUT
 
 Both searches of a seed have the same sampler seed, gate, space, recipe and closed form of joules
 as the search from scratch (``scratch_search``, trainings in ``--cache``), run in this process and
@@ -30,8 +30,14 @@ from typing import Any
 import torch
 
 from experiments.benchmarks.formula import formula_joules, formula_reading
-from experiments.benchmarks.one_process import open_session
-from experiments.benchmarks.scratch_search import Outcome, Trainings, search, space, volume
+from experiments.benchmarks.training.one_process import open_session
+from experiments.benchmarks.training.scratch_search import (
+    Outcome,
+    Trainings,
+    search,
+    space,
+    volume,
+)
 from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
@@ -198,7 +204,8 @@ def curve_of(
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.supernet_cost", description=__doc__.splitlines()[0]
+        prog="python -m experiments.benchmarks.training.supernet_cost",
+        description=__doc__.splitlines()[0],
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--trials", type=int, default=30, help="candidates from scratch")

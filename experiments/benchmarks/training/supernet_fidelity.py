@@ -1,13 +1,12 @@
 """How well a supernet's inherited accuracies rank architectures that train alone.
 
-    python -m experiments.benchmarks.supernet_fidelity digits --cache curves.jsonl
-    python -m experiments.benchmarks.supernet_fidelity text --task sst2.yaml --cache text.jsonl
+    python -m experiments.benchmarks.training.supernet_fidelity digits --cache curves.jsonl
+    python -m experiments.benchmarks.training.supernet_fidelity text --task sst2.yaml
 
 Members drawn evenly from the space train from scratch by the recipe of a search, one by one, and
-are kept in ``--cache`` (shared with ``experiments.benchmarks.supernet_cost``); then one supernet
-trains, and all are judged by what they inherit from it. Printed are Kendall's tau-b with its
-bootstrap 95% interval, that of parameters and MACs as baselines, and tau within the more accurate
-half.
+are kept in ``--cache`` (shared with ``supernet_cost``); then one supernet trains, and all are
+judged by what they inherit from it. Printed are Kendall's tau-b with its bootstrap 95% interval,
+that of parameters and MACs as baselines, and tau within the more accurate half.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.benchmarks.scratch_search import Trainings, space
+from experiments.benchmarks.training.scratch_search import Trainings, space
 from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
@@ -172,7 +171,7 @@ def _row(name: str, ours: Sequence[float], own: Sequence[float]) -> dict[str, An
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.supernet_fidelity",
+        prog="python -m experiments.benchmarks.training.supernet_fidelity",
         description=__doc__.splitlines()[0],
     )
     parser.add_argument("which", choices=("digits", "text"))

@@ -6,7 +6,7 @@ import pytest
 from pretrained_fakes import causal, saved
 from record_fakes import made_records
 
-from experiments.benchmarks import checkpoint_joules
+from experiments.benchmarks.compression import checkpoint_joules
 from nas.cli.main import main
 from nas.core.estimate import Estimate
 from nas.measuring.measure import CheckpointEnergy, Row

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from experiments.benchmarks.scale.simulate import Point
+from experiments.benchmarks.runtime.scale.simulate import Point
 
 SERIES: dict[str, Callable[[Point], float]] = {
     "proposal, ms": lambda p: 1e3 * p.propose_cpu_s,

@@ -10,8 +10,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from experiments.benchmarks.scale.growth import SERIES, exponent
-from experiments.benchmarks.scale.simulate import Point
+from experiments.benchmarks.runtime.scale.growth import SERIES, exponent
+from experiments.benchmarks.runtime.scale.simulate import Point
 
 
 def draw(points: Sequence[Point], path: Path, title: str) -> None:

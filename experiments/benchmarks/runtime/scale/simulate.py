@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from experiments.benchmarks.scale.law import evaluated, training_s
+from experiments.benchmarks.runtime.scale.law import evaluated, training_s
 from nas.records.candidate import Candidate
 from nas.records.config import GateConfig, SamplerName, SearchConfig
 from nas.records.trial import Trial

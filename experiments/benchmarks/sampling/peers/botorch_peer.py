@@ -23,9 +23,9 @@ from botorch.utils.multi_objective.hypervolume import infer_reference_point
 from botorch.utils.multi_objective.pareto import is_non_dominated
 from gpytorch.mlls import SumMarginalLogLikelihood
 
-from experiments.benchmarks.search.flat import active, from_unit, grid, to_unit
-from experiments.benchmarks.search.problem import Problem
-from experiments.benchmarks.search.space import Config, Parameter
+from experiments.benchmarks.sampling.problems.flat import active, from_unit, grid, to_unit
+from experiments.benchmarks.sampling.problems.problem import Problem
+from experiments.benchmarks.sampling.problems.space import Config, Parameter
 
 _STARTS, _DRAWS, _RESTARTS, _RAW, _MOST_VALUES = 10, 64, 4, 128, 20
 _FIT_STEPS = 75

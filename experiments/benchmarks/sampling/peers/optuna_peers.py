@@ -15,8 +15,8 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from experiments.benchmarks.search.problem import Problem
-from experiments.benchmarks.search.space import Config, Parameter, walk
+from experiments.benchmarks.sampling.problems.problem import Problem
+from experiments.benchmarks.sampling.problems.space import Config, Parameter, walk
 from nas.samplers.ehvi import EhviSampler
 
 

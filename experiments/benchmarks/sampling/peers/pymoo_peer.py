@@ -19,9 +19,9 @@ from pymoo.core.variable import Choice, Real
 from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.problems.static import StaticProblem
 
-from experiments.benchmarks.search.flat import active, from_unit
-from experiments.benchmarks.search.problem import Problem
-from experiments.benchmarks.search.space import Config, Parameter
+from experiments.benchmarks.sampling.problems.flat import active, from_unit
+from experiments.benchmarks.sampling.problems.problem import Problem
+from experiments.benchmarks.sampling.problems.space import Config, Parameter
 
 _POPULATION = 50
 

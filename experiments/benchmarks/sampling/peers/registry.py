@@ -11,15 +11,14 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Protocol, cast
 
-from experiments.benchmarks.search.problem import Problem
-from experiments.benchmarks.search.space import Config
+from experiments.benchmarks.sampling.problems.problem import Problem
+from experiments.benchmarks.sampling.problems.space import Config
+from experiments.results.sheet import ROOT
 
 OURS = "ours"
-_PACKAGE = "experiments.benchmarks.search."
-_ROOT = Path(__file__).parents[3]
+_PACKAGE = "experiments.benchmarks.sampling.peers."
 _OURS_SOURCES = ("nas/samplers/*.py", "nas/pareto/dominance.py", "nas/pareto/hypervolume.py")
 
 
@@ -63,7 +62,7 @@ class Peer:
         if self.name == OURS:
             digest = hashlib.sha256()
             for pattern in _OURS_SOURCES:
-                for path in sorted(_ROOT.glob(pattern)):
+                for path in sorted(ROOT.glob(pattern)):
                     digest.update(without_words(path.read_text()).encode())
             return digest.hexdigest()[:12]
         try:

@@ -14,9 +14,9 @@ import numpy as np
 from syne_tune.config_space import choice, lograndint, loguniform, randint, uniform
 from syne_tune.optimizer.schedulers.multiobjective import MultiObjectiveRegularizedEvolution
 
-from experiments.benchmarks.search.flat import active
-from experiments.benchmarks.search.problem import Problem
-from experiments.benchmarks.search.space import Config, Parameter
+from experiments.benchmarks.sampling.problems.flat import active
+from experiments.benchmarks.sampling.problems.problem import Problem
+from experiments.benchmarks.sampling.problems.space import Config, Parameter
 
 _POPULATION = 50
 

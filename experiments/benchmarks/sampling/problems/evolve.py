@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.benchmarks.search.problem import MINIMISED, Array
-from experiments.benchmarks.search.space import Parameter
+from experiments.benchmarks.sampling.problems.problem import MINIMISED, Array
+from experiments.benchmarks.sampling.problems.space import Parameter
 from nas.pareto.dominance import non_dominated_mask
 
 Indices = NDArray[np.int64]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.search.space import Config, Parameter, walk
+from experiments.benchmarks.sampling.problems.space import Config, Parameter, walk
 
 
 def from_unit(parameter: Parameter, unit: float) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.benchmarks.search.space import Config, Parameter
+from experiments.benchmarks.sampling.problems.space import Config, Parameter
 from nas.pareto.hypervolume import hypervolume
 
 Array = NDArray[np.float64]

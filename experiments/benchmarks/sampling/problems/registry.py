@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.search.problem import Array, Problem
-from experiments.benchmarks.search.space import Config, choice
-from experiments.benchmarks.search.synthetic import layers, mixed
-from experiments.benchmarks.search.tabular import read_table
+from experiments.benchmarks.sampling.problems.problem import Array, Problem
+from experiments.benchmarks.sampling.problems.space import Config, choice
+from experiments.benchmarks.sampling.problems.synthetic import layers, mixed
+from experiments.benchmarks.sampling.problems.tabular import read_table
 from experiments.benchmarks.tables.hwgpt import load_oracle
 
 # The best-known front's hypervolume at this reference point, as others' shares were counted.

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from sklearn.ensemble import ExtraTreesRegressor
 
-from experiments.benchmarks.search.evolve import best_front
-from experiments.benchmarks.search.problem import Array, Problem
-from experiments.benchmarks.search.space import Parameter
-from experiments.benchmarks.search.synthetic import columns_of
+from experiments.benchmarks.sampling.problems.evolve import best_front
+from experiments.benchmarks.sampling.problems.problem import Array, Problem
+from experiments.benchmarks.sampling.problems.space import Parameter
+from experiments.benchmarks.sampling.problems.synthetic import columns_of
 
 _TREES, _FOLDS, _SEED = 100, 5, 0
 # Fewer leave folds of less than ten, whose figures say nothing.

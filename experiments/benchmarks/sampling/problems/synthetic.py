@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks.search.evolve import best_front
-from experiments.benchmarks.search.problem import Array, Problem
-from experiments.benchmarks.search.space import Config, Parameter, choice
+from experiments.benchmarks.sampling.problems.evolve import best_front
+from experiments.benchmarks.sampling.problems.problem import Array, Problem
+from experiments.benchmarks.sampling.problems.space import Config, Parameter, choice
 
 _DEEPEST, _TOKENS, _EMBEDDED = 8, 256.0, 4000.0
 # By bits: rounding noise; FLOP/s and joules per FLOP of the arithmetic that runs.

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.benchmarks.search.problem import MINIMISED, Array, Problem
-from experiments.benchmarks.search.space import Config, Parameter
-from experiments.benchmarks.search.surrogate_table import surrogate_problem
+from experiments.benchmarks.sampling.problems.problem import MINIMISED, Array, Problem
+from experiments.benchmarks.sampling.problems.space import Config, Parameter
+from experiments.benchmarks.sampling.problems.surrogate_table import surrogate_problem
 from experiments.benchmarks.tables.frame import (
     check_columns,
     check_filled,
