@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import nas
-from experiments.benchmarks.formula import formula_reading
+from experiments.formula import formula_record
 from nas.core.estimate import Score
 from nas.core.files import read_json, write_atomic, write_json
 from nas.core.retry import is_os_error, persist
@@ -147,33 +147,16 @@ def make_measure(alive: Path, at_least_s: float) -> Any:
     ) -> EnergyRecord:
         with _alive(alive, "measurement"):
             time.sleep(at_least_s)
-        return formula_record(architecture, workload, protocol)
+        return formula_record(architecture, workload, energy_j(architecture, workload), protocol)
 
     return measure
 
 
-def formula_record(
-    architecture: Architecture, workload: Workload, protocol: Protocol
-) -> EnergyRecord:
-    counts = count(architecture, workload)
-    energy_j = 1e-6 + 1e-10 * sum(
-        block.macs * (0.5 if block.precision == "bf16" else 1.0) for block in counts.blocks
-    )
-    reading = formula_reading(energy_j, workload, protocol_hash=protocol.hash)
-    return EnergyRecord(
-        architecture=architecture,
-        workload=workload,
-        reading=reading,
-        repeats_j=(energy_j,) * 6,
-        job="chaos",
-        mode="eager",
-        date="2026-11-26T00:00:00.000+00:00",
-        versions={},
-        protocol=protocol.to_dict(),
-        spent_energy_j=1.0,
-        session="chaos",
-        order=0,
-    )
+def energy_j(architecture: Architecture, workload: Workload) -> float:
+    """Return joules per sample by a formula."""
+    blocks = count(architecture, workload).blocks
+    macs = sum(block.macs * (0.5 if block.precision == "bf16" else 1.0) for block in blocks)
+    return 1e-6 + 1e-10 * macs
 
 
 def config_of(trials: int, seed: int, baselines: tuple[Architecture, ...] = ()) -> SearchConfig:

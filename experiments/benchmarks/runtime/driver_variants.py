@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from experiments.benchmarks.one_process import open_session
 from experiments.benchmarks.runtime.scale.law import evaluated
-from experiments.benchmarks.runtime.scale.simulate import open_session, resident_mb
+from experiments.benchmarks.runtime.scale.simulate import STARTUP_TRIALS, resident_mb
 from nas.evaluation.evaluator import Measure
 from nas.evaluation.executor import Measuring
 from nas.records.candidate import Candidate, Outcome
@@ -165,7 +166,7 @@ def ours(
         space=get_space(space),
         trials=trials,
         sampler=cast(SamplerName, sampler),
-        gate=GateConfig(audit_share=1.0),
+        gate=GateConfig(audit_share=1.0, startup_trials=STARTUP_TRIALS),
     )
     with tempfile.TemporaryDirectory() as name, cluster(None, workers, "cpu"):
         run = create(Path(name) / "run", config, "formula")
@@ -176,8 +177,15 @@ def ours(
         with _Watch() as watch:
             started, cpu_s = time.perf_counter(), time.process_time()
             # As ``nas.searching.study`` makes it.
-            kind = partial(Gate if is_gated else UnfittedGate, fit_share=FIT_SHARE)
-            session = open_session(run, listener, kind)
+            make_gate = partial(Gate if is_gated else UnfittedGate, fit_share=FIT_SHARE)
+            session = open_session(
+                config,
+                run.workload,
+                run.folder,
+                run.name,
+                listener=listener,
+                make_gate=make_gate,
+            )
             is_whole = True
             try:
                 with closing(TuneExecutor(evaluator, folder, measuring, Driver(workers))) as tune:

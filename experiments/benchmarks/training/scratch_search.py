@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from experiments.benchmarks.formula import formula_joules, formula_reading
-from experiments.benchmarks.training.one_process import open_session
+from experiments.benchmarks.one_process import open_session
+from experiments.formula import formula_joules, formula_reading
 from experiments.recipes import quickstart
 from nas.core.estimate import Score
 from nas.pareto.hypervolume import hypervolume
@@ -110,7 +110,7 @@ class Trainings:
 def search(config: SearchConfig, trainings: Trainings, folder: Path) -> Outcome:
     """Run one search, one candidate at a time."""
     workload = get_task(config.task).workload(config.batch_size)
-    session = open_session(config, folder, "scratch")
+    session = open_session(config, workload, folder, "scratch")
     points: list[tuple[float, float, float]] = []
     volumes: list[tuple[float, float]] = []
     train_s: list[float] = []

@@ -29,8 +29,7 @@ from typing import Any
 
 import torch
 
-from experiments.benchmarks.formula import formula_joules, formula_reading
-from experiments.benchmarks.training.one_process import open_session
+from experiments.benchmarks.one_process import open_session
 from experiments.benchmarks.training.scratch_search import (
     Outcome,
     Trainings,
@@ -38,6 +37,7 @@ from experiments.benchmarks.training.scratch_search import (
     space,
     volume,
 )
+from experiments.formula import formula_joules, formula_reading
 from experiments.recipes import quickstart
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
@@ -98,7 +98,7 @@ def by_supernet(config: SearchConfig, folder: Path) -> Shared:
     _, train_s = timed(prepare_supernet, config.evaluation(), home, folder / "locks")
     trainer = TrainingEvaluator(config.evaluation(), folder / "none", folder / "locks")
     evaluator = SupernetEvaluator.of(config.evaluation(), trainer, home)
-    session = open_session(config, folder, "supernet")
+    session = open_session(config, workload, folder, "supernet")
     measure = _by_formula(workload)
 
     def home_of(candidate: Candidate) -> Path:

@@ -18,19 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from experiments.benchmarks.one_process import open_session
 from experiments.benchmarks.runtime.scale.law import evaluated, training_s
 from nas.records.candidate import Candidate
 from nas.records.config import GateConfig, SamplerName, SearchConfig
 from nas.records.trial import Trial
-from nas.searching.controller.sampler_by_name import make_sampler
-from nas.searching.controller.session import Listener, Session
-from nas.searching.gating.gate import CandidatePool, Gate
 from nas.store.new_run import create
-from nas.store.run import Run
-from nas.store.storage import StudyStore, records_path
+from nas.store.storage import records_path
 from search_spaces.space.presets import get_space
 
-_STARTUP_TRIALS = 50
+STARTUP_TRIALS = 50
 # In a process of its own, as a user's command is.
 _QUERY = """
 import json, resource, sys, time
@@ -82,11 +79,11 @@ def simulate(
         sampler=cast(SamplerName, sampler),
         # All is judged and predicted, and what would be dropped is evaluated all the same: a
         # search ends where nothing is left that may be on the front, and this one must not.
-        gate=GateConfig(audit_share=1.0, startup_trials=_STARTUP_TRIALS),
+        gate=GateConfig(audit_share=1.0, startup_trials=STARTUP_TRIALS),
     )
     run = create(folder, config, "formula")
-    session = open_session(run)
     workload = run.workload
+    session = open_session(config, workload, run.folder, run.name)
     clock_s, order = 0.0, 0
     busy: list[tuple[float, int, Candidate]] = []
     started = time.process_time()
@@ -135,27 +132,6 @@ def simulate(
                 int(query["members"]),
             )
             proposing, finishing = [], []
-
-
-def open_session(
-    run: Run, listener: Listener | None = None, kind: Callable[..., Gate] = Gate
-) -> Session:
-    """Return a new session of ``run`` with a gate of this ``kind``: all of a search but Ray."""
-    config, workload = run.config, run.workload
-    sampler = make_sampler(
-        config.sampler, config.seed, config.space, workload, startup_trials=_STARTUP_TRIALS
-    )
-    store = StudyStore.create(
-        run.folder, config.storage, run.name, config.space, sampler, config.goals
-    )
-    gate = kind(
-        workload,
-        config.gate,
-        goals=config.goals,
-        seed=config.seed,
-        pool=CandidatePool.sample(config.space, config.seed),
-    )
-    return Session(config, workload, store, gate, listener)
 
 
 def _front_query(folder: Path) -> dict[str, float]:

@@ -1,0 +1,35 @@
+"""The session of a search that runs in this process, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nas.records.config import SearchConfig
+from nas.searching.controller.sampler_by_name import make_sampler
+from nas.searching.controller.session import Listener, Session
+from nas.searching.gating.gate import CandidatePool, Gate
+from nas.store.storage import StudyStore
+from search_spaces.workload import Workload
+
+
+def open_session(
+    config: SearchConfig,
+    workload: Workload,
+    folder: Path,
+    name: str,
+    *,
+    listener: Listener | None = None,
+    make_gate: Callable[..., Gate] = Gate,
+) -> Session:
+    """Create the study ``name`` in ``folder`` with the sampler and the gate of ``config``."""
+    sampler = make_sampler(config, workload)
+    store = StudyStore.create(folder, config.storage, name, config.space, sampler, config.goals)
+    gate = make_gate(
+        workload,
+        config.gate,
+        goals=config.goals,
+        seed=config.seed,
+        pool=CandidatePool.sample(config.space, config.seed),
+    )
+    return Session(config, workload, store, gate, listener)
