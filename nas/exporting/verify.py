@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from nas.core.interpreter import module_command
 from nas.exporting.artifact import ExportError
 from nas.exporting.artifact_format import ARTIFACT_FORMAT
 from nas.exporting.formats.base import StoredNetwork
+from nas.exporting.fresh_process import findings_of
 from nas.training.weights import WEIGHTS, read_description
 from predictors.measurement.protocol import Protocol, get_protocol
 from predictors.meters.base import EnergyReading
@@ -104,25 +103,13 @@ def reload_formats(
     if conditions.measure:
         # torch reads it when it is imported.
         environment["OMP_NUM_THREADS"] = str(conditions.protocol.threads)
-    what = f"format {', '.join(names)}"
-    try:
-        done = subprocess.run(
-            module_command("nas.exporting.verify_worker"),
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            env=environment,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ExportError(f"{what} took longer than {_TIMEOUT_S:g} s to verify") from None
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        raise ExportError(f"{what} cannot be run: {lines[-1] if lines else 'no cause'}")
-    # Imports may print lines before.
-    findings: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return findings
+    return findings_of(
+        module_command("nas.exporting.verify_worker"),
+        job,
+        f"format {', '.join(names)}",
+        timeout_s=_TIMEOUT_S,
+        environment=environment,
+    )
 
 
 def judge(
