@@ -175,7 +175,7 @@ def test_a_source_and_its_architecture_are_required(parent, tmp_path, capsys):
     to = ["--to", str(tmp_path / "to")]
     assert "name a run folder, or a checkpoint" in refused(capsys, "export", *to)
     line = refused(capsys, "export", "--from", str(parent), *to)
-    assert "must be given with --architecture FILE" in line
+    assert "--from DIR requires --architecture FILE" in line
     line = refused(capsys, "export", "run", "--architecture", "x.json", *to)
     assert "--architecture goes with --from DIR" in line
     line = refused(capsys, *words(tmp_path / "none", "x.json", tmp_path / "to"))

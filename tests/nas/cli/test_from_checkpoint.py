@@ -83,8 +83,8 @@ def test_the_architecture_of_a_checkpoint_is_drawn(folder, tmp_path, capsys):
         ([], "name a run or --from DIR"),
         (["a-run", "--from", "{folder}"], "name a run or --from DIR"),
         (["--from", "{folder}", "--what", "front"], "leave out --what front"),
-        (["--from", "{folder}", "--trial", "3"], "--trial is of a run"),
-        (["--from", "{folder}", "--storage", "sqlite:///x.db"], "--storage is of a run"),
+        (["--from", "{folder}", "--trial", "3"], "--trial applies to a run"),
+        (["--from", "{folder}", "--storage", "sqlite:///x.db"], "--storage applies to a run"),
     ],
     ids=lambda value: " ".join(value),
 )
