@@ -34,7 +34,7 @@ COMPRESSED = "compressed.safetensors"
 
 
 class ExportError(RuntimeError):
-    """An export failed a check or could not be written; its files were removed."""
+    """The artifact does not reproduce its trial; its files were removed."""
 
 
 @dataclass(frozen=True, slots=True)

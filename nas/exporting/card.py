@@ -115,7 +115,7 @@ applied on loading, by the same deterministic code as in the search. If anything
 
 
 def render_model_card(card: Card, name: str) -> str:
-    """Return the hub's model card of the format ``name``: YAML metadata, then Markdown."""
+    """Return the hub's model card of the format ``name``: YAML, then the card of this format."""
     verified = card["formats"][name]["verified"]
     front = yaml.safe_dump(_front_matter(card, verified), sort_keys=False, allow_unicode=True)
     use = """from model import load  # model.py of this folder needs torch and safetensors only

@@ -1,4 +1,4 @@
-"""Prune a checkpoint to an architecture, and write it in the checkpoint's own format."""
+"""Cut a checkpoint to an architecture, and write it in the format that it came in."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from search_spaces.models.transformer import Transformer
     from search_spaces.pretrained import Checkpoint
 
-# The hub's cache stores checkpoints as ``models--owner--name/snapshots/revision``.
+# Where the hub's cache has a checkpoint: ``models--owner--name/snapshots/revision``.
 _SNAPSHOTS, _CACHED = "snapshots", "models--"
 
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """A pruned network of a checkpoint's family, and the parent's number of parameters."""
+    """A network of a checkpoint's family with fewer weights, and the parent's sizes."""
 
     network: Transformer
     parent_params: int
@@ -47,20 +47,20 @@ FORMS = ("huggingface", "python")
 def export_checkpoint(
     checkpoint: Checkpoint, architecture: Architecture, to: Path, *, form: str = FORMS[0]
 ) -> Exported:
-    """Write ``checkpoint``, pruned to ``architecture``, to the new folder ``to``.
+    """Write ``checkpoint``, cut to ``architecture``, to the new folder ``to``.
 
-    ``inherit`` chooses layers, heads and channels; nothing is trained. A fresh process loads the
-    folder without JouleNAS and compares outputs.
+    Layers, heads and channels are those of ``inherit``; nothing is trained. A fresh process loads
+    the folder without JouleNAS and compares its outputs.
 
     Args:
         checkpoint: The parent.
-        architecture: Has the parent's width and style (also if it names no style), and is not
-            larger than the parent.
-        to: Is new or empty.
-        form: ``huggingface``, which stock classes load, or ``python``, a stand-alone module.
+        architecture: Of the parent's width and style (an absent style is the parent's), and not
+            larger than it.
+        to: New or empty.
+        form: ``huggingface``, which stock classes load, or ``python``, with a module of its own.
 
     Raises:
-        ValueError: the form does not support the architecture, it does not fit into the parent,
+        ValueError: the form cannot hold the architecture, it does not fit into the parent,
             ``transformers`` is not installed, or ``to`` is not empty; nothing was written.
         ExportError: the folder cannot be loaded, or outputs differ; nothing is left behind.
     """
@@ -70,7 +70,7 @@ def export_checkpoint(
     if form == "python":
         check_supported([FORMATS[form]], architecture, workload, "cpu")
         if not _is_fp32(architecture):
-            raise ValueError("precision must be fp32 if --format python exports a checkpoint")
+            raise ValueError("precision must be fp32 with --format python of a checkpoint")
     else:
         _check_stock(checkpoint, architecture)
     check_fits_in(checkpoint.architecture, architecture)
@@ -103,15 +103,15 @@ def _check_stock(checkpoint: Checkpoint, architecture: Architecture) -> None:
         check_loadable(checkpoint, architecture)
     except ValueError as error:
         refusal = FORMATS["python"].refusal(architecture, checkpoint.workload, "cpu")
-        hint = "; format python does" if refusal is None and _is_fp32(architecture) else ""
-        raise ValueError(f"format huggingface does not support this: {error}{hint}") from None
+        hint = "; format python can" if refusal is None and _is_fp32(architecture) else ""
+        raise ValueError(f"format huggingface cannot hold this: {error}{hint}") from None
     check_transformers()
 
 
 def _write_stock(
     folder: Path, checkpoint: Checkpoint, architecture: Architecture, network: Transformer
 ) -> tuple[tuple[str, ...], Proof]:
-    """Write the checkpoint's own format; return the names of files and the verification."""
+    """Write the checkpoint's own format; return the names of files, and the proof."""
     changed = _changes(checkpoint.architecture, architecture)
     metadata = {"parent": parent_name(checkpoint), "changed": "; ".join(changed) or "nothing"}
     if checkpoint.license is not None:
@@ -123,7 +123,7 @@ def _write_stock(
 def _write_python(
     folder: Path, checkpoint: Checkpoint, architecture: Architecture, network: Transformer
 ) -> tuple[tuple[str, ...], Proof]:
-    """Write an artifact with a stand-alone module; return the same as ``_write_stock``."""
+    """Write an artifact with a module of its own; return as ``_write_stock``."""
     python, workload = FORMATS["python"], checkpoint.workload
     write_json(folder / ARCHITECTURE, architecture.to_dict())
     write_json(folder / WORKLOAD, workload.to_dict())
@@ -135,7 +135,7 @@ def _write_python(
 
 
 def parent_name(checkpoint: Checkpoint) -> str:
-    """Return the name on the hub of a checkpoint in its cache, else the name of its folder."""
+    """Return the name on the hub of a folder in the hub's cache, and of others the folder's."""
     cache = checkpoint.folder.absolute().parent
     if cache.name == _SNAPSHOTS and cache.parent.name.startswith(_CACHED):
         return cache.parent.name.removeprefix(_CACHED).replace("--", "/")
@@ -149,7 +149,7 @@ def _cut(checkpoint: Checkpoint, architecture: Architecture) -> _Cut:
 
 
 def _proved(folder: Path, network: Transformer, architecture: Architecture) -> Proof:
-    """Reload a stock folder by our reader and by ``transformers``.
+    """Read a stock folder again, by our reader and by ``transformers``.
 
     Raises:
         ExportError: parameters or outputs differ.
@@ -158,7 +158,7 @@ def _proved(folder: Path, network: Transformer, architecture: Architecture) -> P
         written = load_checkpoint(folder)
         read = written.build()
     except ValueError as error:
-        raise ExportError(f"the folder cannot be reloaded: {error}") from None
+        raise ExportError(f"the folder cannot be read again: {error}") from None
     is_bf16 = architecture.blocks[0].compression.precision == "bf16"
     values = dict(read.named_parameters())
     for name, parameter in network.named_parameters():
@@ -166,13 +166,13 @@ def _proved(folder: Path, network: Transformer, architecture: Architecture) -> P
         if is_bf16:
             expected = expected.bfloat16().float()
         if name not in values or not torch.equal(values[name], expected):
-            raise ExportError(f"{name} differs after reloading the folder")
+            raise ExportError(f"{name} differs in the folder when it is read again")
     style = written.architecture.style
     return prove(folder, written.workload, style, read, by_stock=True)
 
 
 def _changes(parent: Architecture, architecture: Architecture) -> list[str]:
-    """Return the differences from the parent, one text per field."""
+    """What differs from the parent, one text a field."""
     before, after = parent.layers[0], architecture.layers[0]
     changes = []
     if architecture.depth != parent.depth:

@@ -1,4 +1,4 @@
-"""Model card of an exported checkpoint: its parent, its licence and its changes."""
+"""Model card of a checkpoint that was written back: its parent, its licence, what was changed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def render_card(card: Mapping[str, Any]) -> str:
     if parent["license"] is not None:
         front["license"] = parent["license"]
     if "/" in parent["name"]:
-        # The hub only allows names with an owner here.
+        # The hub allows no other names there.
         front["base_model"] = parent["name"]
     licence = (
         f"The parent's card names the licence {plain(parent['license'])}"
         if parent["license"] is not None
-        else "The parent's card names no licence; ask its authors"
+        else "The parent's card names no licence: ask its authors"
     )
     changes = [f"- {plain(change)}" for change in card["changed"]] or ["- nothing"]
     size = format_bytes(card["files"]["model.safetensors"])
@@ -37,9 +37,9 @@ def render_card(card: Mapping[str, Any]) -> str:
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
         "---",
         "",
-        f"# {plain(parent['name'])}, pruned",
+        f"# {plain(parent['name'])}, cut",
         "",
-        f"Pruned from {plain(parent['name'])} by JouleNAS. {licence}.",
+        f"A smaller network of {plain(parent['name'])}, by JouleNAS. {licence}.",
         "",
         f"- Parent: {plain(parent['architecture'])}, {parent['params']:,} parameters.",
         f"- This network: {plain(card['architecture'])}, {card['params']:,} parameters, {size}.",
@@ -48,9 +48,9 @@ def render_card(card: Mapping[str, Any]) -> str:
         "",
         *changes,
         "",
-        "The layers are spaced evenly over the parent's. The heads and feed-forward channels are "
-        "those with the largest weight norms in their layer. **Nothing was trained after pruning, "
-        "and no quality was evaluated**: fine-tune it before use.",
+        "Layers are evenly spaced over the parent's. Heads and feed-forward channels are those of "
+        "largest weight norms in their layer. **Nothing was trained after the cut, and no quality "
+        "was evaluated**: fine-tune it before use.",
         "",
         "```python",
         *_use(proof["auto_class"]),
@@ -68,7 +68,7 @@ def render_card(card: Mapping[str, Any]) -> str:
 
 
 def _use(auto_class: str | None) -> list[str]:
-    """Return the lines of code that load the network."""
+    """Lines of code that load the network."""
     if auto_class is not None:
         return [
             f"from transformers import {auto_class}",

@@ -1,4 +1,4 @@
-"""Verify an exported checkpoint in a fresh process without JouleNAS, by a stock class."""
+"""Prove a folder in a fresh process without JouleNAS: a stock class gives equal outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from search_spaces.architecture import BlockStyle
 
-# Allowed difference of an output, relative to the largest: stock classes sum in another order.
+# Largest difference of an output, relative to the largest output: fp32 sums in another order.
 _TOLERANCE = 1e-4
 _TIMEOUT_S = 1800.0
 _LENGTHS, _MOST_TOKENS, _BATCH = (1, 7), 128, 2
@@ -41,15 +41,15 @@ _CLASSES = {
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """Result of comparing outputs in a fresh process.
+    """Outputs of a folder in a fresh process.
 
     Attributes:
-        stock_class: The class that ``auto_class`` chose, or ``model.py``.
-        auto_class: For example ``AutoModelForCausalLM``; ``None`` for the folder's own module.
-        version: Name and version of the library that ran the network.
-        output_difference: The largest absolute difference of an output.
-        output_tolerance: The allowed difference.
-        missing: Tensors that the class has and the folder lacks; no output depends on them.
+        stock_class: The class that ``auto_class`` chose; ``model.py`` without one.
+        auto_class: Such as ``AutoModelForCausalLM``; ``None`` for the folder's own module.
+        version: Of the library that ran it.
+        output_difference: The largest, in absolute terms.
+        output_tolerance: The difference that is allowed.
+        missing: Tensors of the class that the folder lacks; no output depends on them.
     """
 
     stock_class: str
@@ -68,7 +68,7 @@ def check_transformers() -> None:
     """Raise ``ValueError`` unless ``transformers`` is installed."""
     if find_spec("transformers") is None:
         raise ValueError(
-            "exporting a checkpoint requires transformers, which is not installed: "
+            "a checkpoint's folder is proved by transformers, which is not installed: "
             "pip install 'joulenas[checkpoints]'"
         )
 
@@ -79,15 +79,15 @@ def prove(
 ) -> Proof:
     """Load ``folder`` in a fresh process and compare outputs in fp32.
 
-    Inputs are random: tokens of several lengths, with padding if the network masks it, or pixels.
-    If a class has no head, its vectors are pooled as the network pools them.
+    Texts have random tokens, of several lengths, and padding where the network masks it; images
+    have random pixels. Where a class has no head, its vectors are pooled as the network's.
 
     Args:
-        folder: Was written by ``write_checkpoint``, or has ``python/model.py``.
-        workload: The network's workload.
-        style: The network's style.
+        folder: A folder of ``write_checkpoint``, or with ``python/model.py``.
+        workload: The network's.
+        style: The network's.
         network: The fp32 network, in evaluation mode.
-        by_stock: Load the folder by ``transformers``, else by ``python/model.py``.
+        by_stock: Load it by ``transformers``, else by ``python/model.py``.
 
     Raises:
         ExportError: the folder cannot be loaded, or outputs differ.
@@ -136,14 +136,14 @@ def prove(
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
-    """Run ``stock_worker`` on ``job`` and return its findings."""
-    # A script with ``-P``: nothing can be imported from its folder or the working directory.
+    """The findings of ``stock_worker``."""
+    # ``-P`` and a script's path: neither this folder nor that of the script can be imported from.
     command = [sys.executable, "-P", str(Path(stock_worker.__file__).resolve())]
     return findings_of(command, job, "the folder", timeout_s=_TIMEOUT_S)
 
 
 def _batches(workload: Workload) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Yield batches of inputs, each with its mask (true: no padding) if it has padding."""
+    """Batches of inputs, and which tokens are no padding where some are."""
     generator = torch.Generator().manual_seed(0)
     if workload.is_image:
         yield torch.randn((_BATCH, *workload.input_shape), generator=generator), None
@@ -151,7 +151,7 @@ def _batches(workload: Workload) -> Iterator[tuple[Tensor, Tensor | None]]:
     longest, vocabulary = min(workload.input_shape[0], _MOST_TOKENS), workload.vocab_size or 1
     padding = workload.padding_token if workload.has_padding else None
     has_padding = padding is not None and padding < vocabulary
-    # Some classes refuse batches of texts without a padding token.
+    # Without a padding token some classes take a single text.
     size = 1 if workload.has_padding and not has_padding else _BATCH
     for length in sorted({*(n for n in _LENGTHS if n < longest), longest}):
         tokens = torch.randint(vocabulary, (size, length), generator=generator)

@@ -1,7 +1,7 @@
 """Load a folder by ``transformers`` alone, or by its own ``model.py``, and compare its outputs.
 
-Runs as a script in a fresh process, in which nothing of JouleNAS can be imported. stdin has the
-job as one JSON object, stdout the findings as another.
+Run by its path in a fresh process, in which nothing of JouleNAS can be imported. stdin has the job
+as one JSON object, stdout the findings as another.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _OURS = ("experiments", "nas", "predictors", "search_spaces")
 
 
 class _Blocked:
-    """Import hook that refuses JouleNAS, which the folder must not require."""
+    """Refuse to import what the folder must not need."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
         """Raise ``ImportError`` for packages of JouleNAS."""
         if name.partition(".")[0] in _OURS:
-            raise ImportError(f"the folder must not require {name}")
+            raise ImportError(f"{name} must not be needed by a folder of a stock class")
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
     result = findings(job)
     loaded = sorted({name.partition(".")[0] for name in sys.modules} & set(_OURS))
     if loaded:
-        raise RuntimeError(f"the folder must not load JouleNAS, got {', '.join(loaded)}")
+        raise RuntimeError(f"nothing of JouleNAS may be loaded, got {', '.join(loaded)}")
     json.dump(result, out)
     out.close()
     return 0
@@ -107,11 +107,11 @@ def _by_its_module(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str
 def _outputs(
     network: Callable[..., Any], inputs: Tensor, keep: Tensor | None, job: Mapping[str, Any]
 ) -> Tensor:
-    """Run the network; return its outputs in the layout of JouleNAS's networks."""
+    """The network's outputs in the form of the job's."""
     import torch
 
     if job["class"] is None:
-        # ``model.py`` has the outputs of JouleNAS's networks and masks padding itself.
+        # Written for JouleNAS's outputs; it masks padding itself.
         own: Tensor = network(inputs)
         return own.transpose(1, 2) if job["kind"] == "question_answering" else own
     mask = {} if keep is None else {"attention_mask": keep.long()}
@@ -140,7 +140,7 @@ def _pooled(returned: Any, keep: Tensor | None, pooling: str) -> Tensor:
     if pooling == "last":
         return stream[torch.arange(len(stream)), lengths - 1]
     if pooling != "mean":
-        raise ValueError(f"pooling must be pooler, cls, last or mean, got {pooling}")
+        raise ValueError(f"pooling must be one that a stock class is read by, got {pooling}")
     kept = torch.ones(stream.shape[:2]) if keep is None else keep.float()
     return (stream * kept[..., None]).sum(dim=1) / lengths[:, None]
 

@@ -1,4 +1,4 @@
-"""``nas export --from``: write a checkpoint, pruned to an architecture, in its own format."""
+"""``nas export --from``: a checkpoint, cut to an architecture, in the format that it came in."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def check(arguments: argparse.Namespace) -> None:
     """Raise ``ValueError`` unless a run or a checkpoint is given, with its own options."""
     if arguments.checkpoint is None:
         if arguments.run is None:
-            raise ValueError("a run folder or --from DIR must be given, got neither")
+            raise ValueError("name a run folder, or a checkpoint by --from DIR, got neither")
         if arguments.architecture is not None:
             raise ValueError("--architecture goes with --from DIR: leave it out")
         return
     for name in (*_OF_RUNS, *_ALSO_OF_RUNS):
         if getattr(arguments, name) not in (None, False):
             option = "a run folder" if name == "run" else f"--{name.replace('_', '-')}"
-            raise ValueError(f"--from DIR exports a checkpoint without a run: leave out {option}")
+            raise ValueError(f"--from DIR is written without a run: leave out {option}")
     if arguments.architecture is None:
-        raise ValueError("--from DIR requires --architecture FILE")
+        raise ValueError("--from DIR must be given with --architecture FILE")
     form_of(arguments)
 
 
@@ -40,7 +40,7 @@ def form_of(arguments: argparse.Namespace) -> str:
     """Return the format that ``--format`` names, by default ``huggingface``.
 
     Raises:
-        ValueError: it names another format, or several.
+        ValueError: it is another, or there are several.
     """
     requested = arguments.format or [FORMS[0]]
     if len(requested) != 1 or requested[0] not in FORMS:
@@ -65,7 +65,7 @@ def export_from(arguments: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(arguments.checkpoint)
     if not arguments.quiet:
         print(
-            f"pruning {checkpoint.folder}, then loading the new folder in a fresh process",
+            f"cutting {checkpoint.folder}, then loading the new folder in a fresh process",
             file=sys.stderr,
         )
     form = form_of(arguments)
@@ -88,6 +88,6 @@ def _text(done: Exported) -> str:
         f"differ by {proof['output_difference']:.2g} at most (allowed "
         f"{proof['output_tolerance']:.2g})",
         f"  files    README.md, {', '.join(card['files'])}",
-        "  note     not trained after pruning, and no quality was evaluated",
+        "  note     not trained after the cut, and no quality was evaluated",
     ]
     return "\n".join(lines)

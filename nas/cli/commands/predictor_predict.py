@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if size is not None and size < 1:
         raise ValueError(f"--batch-size must be an integer >= 1, got {size}")
     if bool(arguments.files) == (arguments.checkpoint is not None):
-        raise ValueError("either architecture files or --from DIR must be given")
+        raise ValueError("name architecture files or --from DIR, one of both")
     refuse_without_from(arguments, "sequence_length", "precision", "phase")
     saved = load_predictor(arguments.predictor)
     saved.check(device=arguments.for_device)

@@ -96,10 +96,10 @@ class ExportFormat(StoredNetwork):
         title: its description.
         files: the files it writes, relative to the artifact.
         optional_files: files it also writes if the artifact has their originals.
-        card_file: path of its own model card, if it has one; it is written last.
+        card_file: path of its own model card, which is written last.
         packages: packages it needs beyond this project's requirements.
-        precisions: precisions of blocks that it supports.
-        is_for_families: whether it supports networks of other families.
+        precisions: precisions of blocks that it can hold.
+        is_for_families: whether it can hold networks of other families.
     """
 
     title: ClassVar[str]
@@ -134,7 +134,7 @@ class ExportFormat(StoredNetwork):
                 text = f"{compression.sparsity} kernels ({placed.path})"
                 return Refusal(text, f"{block}_sparsity {compression.sparsity}")
         if workload.phase is not None:
-            return Refusal(f"the key-value cache of phase {workload.phase}")
+            return Refusal(f"the cache of phase {workload.phase}")
         return None
 
     @abc.abstractmethod

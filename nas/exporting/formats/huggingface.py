@@ -30,7 +30,7 @@ class HuggingFaceFormat(PythonFormat):
     title = "a folder for the Hugging Face hub"
     folder = _FOLDER
     files: ClassVar[tuple[str, ...]] = tuple(f"{_FOLDER}/{n}" for n in (CONFIG, STORED, SOURCE))
-    # Users who have this folder only need them to prepare inputs.
+    # Users of this folder alone need them to make inputs.
     optional_files = tuple(f"{_FOLDER}/{n}" for n in _TASK_FILES)
     card_file = f"{_FOLDER}/README.md"
 

@@ -66,9 +66,9 @@ class ExportableFront:
         by = f"by {' and '.join(self.formats)}"
         n = len({trial for trials in self.excluded.values() for trial in trials})
         if not n:
-            return f"exportable: every complete trial is supported {by}"
+            return f"exportable: every complete trial can be held {by}"
         why = ", ".join(f"{gene} ({_list_trials(at)})" for gene, at in self.excluded.items())
-        return f"exportable: {n} complete trials are not supported {by}: {why}"
+        return f"exportable: {n} complete trials cannot be held {by}: {why}"
 
 
 def exportable_front(
@@ -118,21 +118,18 @@ def check_supported(
         ValueError: one line with the reason and the formats that support the network.
     """
     for each in formats:
-        refusal = each.refusal(architecture, workload, device)
-        if refusal is not None:
+        refused = each.refusal(architecture, workload, device)
+        if refused is not None:
             # Another trial may help only if the cause is a gene.
-            hint = f"; --exportable {each.name} chooses another trial" if refusal.gene else ""
-            supporting = [ARTIFACT] + [
+            hint = f"; --exportable {each.name} chooses another trial" if refused.gene else ""
+            able = [ARTIFACT] + [
                 name
                 for name, other in FORMATS.items()
                 if other.refusal(architecture, workload, device) is None
             ]
             raise ValueError(
-                f"format {each.name} does not support {refusal}; supported by: "
-                f"{', '.join(supporting)}{hint}"
+                f"format {each.name} cannot hold {refused}; what can: {', '.join(able)}{hint}"
             )
         missing = each.missing()
         if missing is not None:
-            raise ValueError(
-                f"format {each.name} requires {missing}: pip install 'joulenas[onnx]'"
-            )
+            raise ValueError(f"format {each.name} needs {missing}: pip install 'joulenas[onnx]'")

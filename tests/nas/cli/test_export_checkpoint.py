@@ -110,7 +110,7 @@ def test_the_result_is_printed(parent, tmp_path, capsys, monkeypatch):
 
 def test_nothing_of_ours_can_be_imported_by_the_process_that_proves():
     for name in ("nas", "search_spaces.models", "predictors", "experiments"):
-        with pytest.raises(ImportError, match="must not require"):
+        with pytest.raises(ImportError, match="must not be needed"):
             stock_worker._Blocked.find_spec(name)
     assert stock_worker._Blocked.find_spec("nasty") is None
 
@@ -119,7 +119,7 @@ def test_what_no_stock_class_holds_has_a_module_of_its_own(parent, tmp_path, cap
     layers = [(4, 2, 12), (4, 2, 8)]
     file, to = architecture(parent, tmp_path / "cut.json", layers=layers), tmp_path / "to"
     line = refused(capsys, *words(parent, file, to))
-    assert "layers[1].ffn.d_ff is 8" in line and line.endswith("; format python does")
+    assert "layers[1].ffn.d_ff is 8" in line and line.endswith("; format python can")
     assert names(tmp_path) == ["cut.json", "parent"]
     assert main(words(parent, file, to, "--format", "python", "--json", "--quiet")) == 0
     card = json.loads(capsys.readouterr().out)["card"]
@@ -175,7 +175,7 @@ def test_a_source_and_its_architecture_are_required(parent, tmp_path, capsys):
     to = ["--to", str(tmp_path / "to")]
     assert "name a run folder, or a checkpoint" in refused(capsys, "export", *to)
     line = refused(capsys, "export", "--from", str(parent), *to)
-    assert "--from DIR requires --architecture FILE" in line
+    assert "must be given with --architecture FILE" in line
     line = refused(capsys, "export", "run", "--architecture", "x.json", *to)
     assert "--architecture goes with --from DIR" in line
     line = refused(capsys, *words(tmp_path / "none", "x.json", tmp_path / "to"))
@@ -303,7 +303,7 @@ def test_a_network_in_bf16_is_stored_and_proved_so(parent, tmp_path, capsys, mon
         torch.bfloat16
     }
     line = refused(capsys, *words(parent, file, tmp_path / "other", "--format", "python"))
-    assert "precision must be fp32 if --format python" in line
+    assert "precision must be fp32 with --format python" in line
 
 
 def test_a_parent_of_the_hub_has_its_name_there(tmp_path, capsys, monkeypatch):

@@ -206,18 +206,18 @@ def test_a_form_that_fails_leaves_nothing(run, fast, tmp_path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("name", "architecture", "workload", "device", "words"),
     [
-        ("pt2", small("fp8"), WORKLOAD, "cuda:0", "pt2 does not support fp8 (layers.0.attention)"),
-        ("pt2", small("int4wo"), WORKLOAD, "cpu", "pt2 does not support int4wo"),
-        ("pt2", small("bf16", "2:4"), WORKLOAD, "cuda:0", "does not support 2:4 kernels"),
-        ("onnx", small("int8"), WORKLOAD, "cpu", "supported by: safetensors, pt2, onnx-int8"),
-        ("onnx-int8", small("fp8"), WORKLOAD, "cuda:0", "supported by: safetensors"),
-        ("pt2", replace(small(), patch_size=1), TOKENS, "cpu", "support the key-value cache"),
+        ("pt2", small("fp8"), WORKLOAD, "cuda:0", "pt2 cannot hold fp8 (layers.0.attention)"),
+        ("pt2", small("int4wo"), WORKLOAD, "cpu", "pt2 cannot hold int4wo"),
+        ("pt2", small("bf16", "2:4"), WORKLOAD, "cuda:0", "cannot hold 2:4 kernels"),
+        ("onnx", small("int8"), WORKLOAD, "cpu", "what can: safetensors, pt2, onnx-int8"),
+        ("onnx-int8", small("fp8"), WORKLOAD, "cuda:0", "what can: safetensors"),
+        ("pt2", replace(small(), patch_size=1), TOKENS, "cpu", "cannot hold the cache"),
     ],
 )
-def test_an_unsupported_network_is_refused(name, architecture, workload, device, words):
+def test_what_a_form_cannot_hold_is_refused(name, architecture, workload, device, words):
     with pytest.raises(ValueError) as error:
         check_supported(parse_formats([name]), architecture, workload, device)
-    assert words in str(error.value) and "supported by: safetensors" in str(error.value)
+    assert words in str(error.value) and "what can: safetensors" in str(error.value)
 
 
 def test_a_refusal_is_one_line_and_nothing_is_written(run, tmp_path, capsys, monkeypatch):
@@ -226,7 +226,7 @@ def test_a_refusal_is_one_line_and_nothing_is_written(run, tmp_path, capsys, mon
     monkeypatch.setattr(Run, "trial", lambda self, number: record)
     words = ["export", run.folder, "--trial", 0, "--to", tmp_path / "out" / "a"]
     code, error = said([*words, "--format", "onnx", "--quiet"], capsys)
-    assert code == 2 and len(error.splitlines()) == 1 and "does not support int8" in error
+    assert code == 2 and len(error.splitlines()) == 1 and "cannot hold int8" in error
     code, error = said([*words, "--format", "onxx", "--quiet"], capsys)
     assert code == 2 and "did you mean 'onnx'" in error
     code, error = said([*words, "--quality-tolerance", "7", "--quiet"], capsys)
@@ -245,7 +245,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
         base_module, "find_spec", lambda name: None if name == "onnxruntime" else found(name)
     )
     with pytest.raises(
-        ValueError, match=r"onnx requires onnxruntime: pip install 'joulenas\[onnx\]'"
+        ValueError, match=r"onnx needs onnxruntime: pip install 'joulenas\[onnx\]'"
     ):
         check_supported(parse_formats(["onnx"]), small(), WORKLOAD, "cpu")
     check_supported(parse_formats(["pt2"]), small(), WORKLOAD, "cpu")
