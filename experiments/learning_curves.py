@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from experiments import recipes
-from experiments.benchmarks.formula import formula_joules
+from experiments.formula import formula_joules
 from nas.records.config import SearchConfig
 from nas.tasks.registry import get_task
 from nas.training.fit import EpochResult, Setting, Watch, fit

@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
 import torch
+
+from search_spaces.pretrained import load_checkpoint
 
 # Causal language models by what is peculiar to them: class, and values of the configuration.
 _SMALL = {
@@ -218,3 +221,15 @@ def write_shards(folder):
     index = {"metadata": {}, "weight_map": places}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return index
+
+
+def refused(folder, *parts):
+    """The line that a folder is refused with, which has these parts."""
+    with pytest.raises(ValueError) as caught:
+        load_checkpoint(folder).build()
+    line = str(caught.value)
+    assert "\n" not in line and len(line) < 700
+    assert str(folder) in line
+    for part in parts:
+        assert part in line, line
+    return line

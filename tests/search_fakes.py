@@ -144,15 +144,7 @@ def make_session(
     changes.setdefault("trials", 30)
     changes.setdefault("gate", GateConfig(startup_trials=8))
     config = SearchConfig(task="digits", space=changes.pop("space", SPACE), **changes)
-    sampler = make_sampler(
-        config.sampler,
-        config.seed,
-        config.space,
-        WORKLOAD,
-        startup_trials=8,
-        prior_rows=warm_start.prior_rows(config.space),
-        goals=config.goals,
-    )
+    sampler = make_sampler(config, WORKLOAD, warm_start.prior_rows(config.space))
     opened = StudyStore.create if create else StudyStore.load
     store = opened(folder, config.storage, run_name, config.space, sampler, config.goals)
     gate = Gate(

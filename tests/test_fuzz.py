@@ -13,12 +13,13 @@ import shutil
 
 import pytest
 import yaml
+from fuzzed_files import OWN_TOKENIZER, TASK, write_artifact, write_predictor, write_run
 from fuzzing import JUNK, bytes_of, mutated, text_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from record_fakes import DIGITS, made_record, true_j
 from record_fakes import SPACE as RECORD_SPACE
-from search_fakes import SPACE, changed, drive, make_session
+from search_fakes import SPACE
 from text_fakes import write_table
 
 import nas
@@ -27,18 +28,12 @@ from nas.cli.main import build_parser, main
 from nas.cli.options.architecture_files import read_named
 from nas.core.plain_yaml import read_yaml
 from nas.exporting.artifact import load_artifact
-from nas.records.config import SearchConfig
-from nas.store import new_run
 from nas.tasks.registry import get_task
 from nas.tasks.text.tokenize import read_tokenizer
-from nas.training.weights import save_weights
-from predictors.energy.artifact import Provenance, SavedPredictor, load_predictor, save_predictor
-from predictors.energy.models import CostPredictor, Observation
+from predictors.energy.artifact import load_predictor
 from predictors.measurement.records import read_records
-from search_spaces.models.build import build
 from search_spaces.space.presets import get_space
 from search_spaces.space.sampling import smallest
-from search_spaces.workload import Workload
 
 EXAMPLES = int(os.environ.get("JOULENAS_FUZZ_EXAMPLES", "20"))
 fuzzed = settings(
@@ -72,6 +67,21 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz")
 
 
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    return write_artifact(tmp_path_factory.mktemp("artifact") / "a")
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("run") / "run")
+
+
+@pytest.fixture(scope="module")
+def predictor(tmp_path_factory):
+    return write_predictor(tmp_path_factory.mktemp("predictor") / "p.safetensors")
+
+
 def written(path, content):
     if isinstance(content, str):
         content = content.encode("utf-8", "surrogatepass")
@@ -90,18 +100,6 @@ def test_spaces(folder, rng):
     else:
         text = bytes_of(SPACE_TEXT.encode(), rng)
     check(get_space, str(written(folder / "space.yaml", text)))
-
-
-TASK = {
-    "name": "words",
-    "kind": "text_classification",
-    "train": "train.txt",
-    "validation": "train.txt",
-    "test": "train.txt",
-    "sequence_length": 4,
-    "tokens": "word",
-    "max_vocabulary": 50,
-}
 
 
 @fuzzed
@@ -130,15 +128,6 @@ def test_texts_of_a_task(folder, rng):
     written(folder / "task.yaml", json.dumps(TASK | named))
     task = get_task(str(folder / "task.yaml"))
     check(lambda: (task.workload(2), task.split("train")))
-
-
-OWN_TOKENIZER = {
-    "version": "1.0",
-    **dict.fromkeys(("truncation", "padding", "normalizer", "post_processor", "decoder"), None),
-    "added_tokens": [{"id": 3, "content": "[CLS]", "special": True}],
-    "pre_tokenizer": {"type": "WhitespaceSplit"},
-    "model": {"type": "WordLevel", "vocab": {"a": 0, "film": 1, "?": 2}, "unk_token": "?"},
-}
 
 
 @fuzzed
@@ -187,20 +176,6 @@ def test_architectures(folder, rng):
     check(read_named, written(folder / name, text))
 
 
-@pytest.fixture(scope="module")
-def artifact(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("artifact") / "a"
-    folder.mkdir()
-    architecture, workload = (
-        smallest(SPACE),
-        Workload("digits", "image_classification", (1, 8, 8), 10, 4),
-    )
-    save_weights(build(architecture, workload), folder / "model.safetensors")
-    (folder / "architecture.json").write_text(json.dumps(architecture.to_dict()))
-    (folder / "workload.json").write_text(json.dumps(workload.to_dict()))
-    return folder
-
-
 @fuzzed
 @given(seeds, st.sampled_from(["architecture.json", "workload.json", "model.safetensors"]))
 def test_artifacts(artifact, folder, rng, name):
@@ -213,35 +188,6 @@ def test_artifacts(artifact, folder, rng, name):
     else:
         written(copy / name, bytes_of(content, rng))
     check(load_artifact, copy)
-
-
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "run"
-    config = SearchConfig(
-        task="digits", space=SPACE, trials=3, sampler="random", meter="estimate", refine=1
-    )
-    new_run.create(folder, config, "estimate")
-    drive(make_session(folder, trials=3, sampler="random"))
-    trial = folder / "trials" / "0" / "replica-1"
-    trial.mkdir(parents=True)
-    shown = json.dumps(changed(nas.load(folder).trial(0), replica=1).to_dict())
-    (trial / "result.json").write_text(shown)
-    (folder / "ended.json").write_text('{"reason": "over"}')
-    (folder / "finalists.json").write_text('{"of": 3, "numbers": [0, 1]}')
-    (folder / "teacher").mkdir()
-    teacher = {
-        "source": "largest", "architecture": smallest(SPACE).to_dict(), "params": 9,
-        "quality": 0.5, "train_energy_j": 1.0, "outputs_energy_j": 1.0, "tabulated": True,
-    }  # fmt: skip
-    (folder / "teacher" / "teacher.json").write_text(json.dumps(teacher))
-    (folder / "supernet").mkdir()
-    supernet = {
-        "params": 9, "epochs": 1, "energy_j": 1.0,
-    }  # fmt: skip
-    (folder / "supernet" / "supernet.json").write_text(json.dumps(supernet))
-    (folder / "device.jsonl").write_text('{"energy_j": 1.0, "duration_s": 1.0}\n')
-    return folder
 
 
 RUN_FILES = (
@@ -281,25 +227,6 @@ def test_run_folders(whole_run, folder, rng, name):
         return run.front(), summarise(run)
 
     check(read)
-
-
-@pytest.fixture(scope="module")
-def predictor(tmp_path_factory):
-    path = tmp_path_factory.mktemp("predictor") / "p.safetensors"
-    rng = random.Random(0)
-    import numpy as np
-
-    from search_spaces.space.sampling import sample
-
-    generator = np.random.default_rng(rng.randrange(9))
-    rows = []
-    for _ in range(8):
-        architecture = sample(SPACE, generator)
-        record = made_record(architecture, DIGITS, true_j(architecture))
-        rows.append(Observation.of_energy(architecture, DIGITS, record.reading))
-    provenance = Provenance("d", "fake", False, "0" * 12, (DIGITS.key,), "2026-11-26", {})
-    save_predictor(SavedPredictor(CostPredictor.fit(rows), provenance), path)
-    return path
 
 
 @fuzzed

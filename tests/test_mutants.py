@@ -29,7 +29,8 @@ OF_FRONT = "nas/analysis/test_front_probability.py"
 OF_GATE = "nas/searching/test_gate.py"
 OF_INTERVALS = "predictors/test_learners.py"
 OF_SLICES = "predictors/test_slices.py"
-KEY = f"{OF_SLICES}::test_the_key_of_an_item_changes_with_all_that_its_record_depends_on"
+OF_PLANS = "predictors/test_plans.py"
+KEY = f"{OF_PLANS}::test_the_key_of_an_item_changes_with_all_that_its_record_depends_on"
 
 # Source, a part of one line of it, what stands there instead, and the tests that must fail.
 MUTANTS = [

@@ -1,1 +1,1 @@
-"""Comparisons side by side in one process, printed as tables of ratios."""
+"""Benchmarks by what they measure: each prints its tables, and keeps them on request."""

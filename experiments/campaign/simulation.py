@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from experiments.campaign.planned import make_plan, protocol_of
+from experiments.formula import formula_record
 from nas.cli.output.tables import render_columns
 from predictors.campaign.costs import ItemCosts, held_s
 from predictors.campaign.failures import compression_choices
@@ -24,7 +25,6 @@ from predictors.campaign.slices import SliceOptions, run_slice
 from predictors.measurement.process import MeasureError, MeasureTimeout
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.records import EnergyRecord, read_records
-from predictors.meters.base import EnergyReading
 from search_spaces.architecture import PRECISIONS, SPARSITIES
 
 # The step of the counter that the protocols were made for.
@@ -75,7 +75,8 @@ class SimulatedBoard:
             self._now_s += self._costs.process_s
             raise MeasureError("the kernel is said to fail")
         self._now_s += seconds
-        return _record(item, self._protocol)
+        # A nominal joule: slices count records and do not read their joules.
+        return formula_record(item.architecture, item.workload, 1.0, self._protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,39 +131,6 @@ def simulate(
             )
             n_before, n_failed = n_before + len(records), progress.failed
     return counts
-
-
-def _record(item: PlanItem, protocol: Protocol) -> EnergyRecord:
-    """A record that only counts: one nominal joule, called an estimate of a simulated board."""
-    reading = EnergyReading(
-        energy_j=1.0,
-        low_j=1.0,
-        high_j=1.0,
-        n_repeats=protocol.min_repeats,
-        converged=True,
-        meter="simulated",
-        source="simulated",
-        is_estimate=True,
-        device="simulated board",
-        workload=item.workload.key,
-        batch_size=item.workload.batch_size,
-        latency_s=1.0,
-        power_w=1.0,
-        duration_s=1.0,
-        protocol_hash=protocol.hash,
-    )
-    return EnergyRecord(
-        architecture=item.architecture,
-        workload=item.workload,
-        reading=reading,
-        repeats_j=(1.0,) * protocol.min_repeats,
-        job="simulated",
-        mode="simulated",
-        date="2000-01-01T00:00:00.000+00:00",
-        versions={},
-        protocol=protocol.to_dict(),
-        spent_energy_j=0.0,
-    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,1 +1,1 @@
-"""Artifacts that run elsewhere, verified in a fresh process."""
+"""Export of networks as artifacts and checkpoints, each verified in a fresh process."""

@@ -1,10 +1,10 @@
-"""An artifact: a folder with trained weights and all that is needed to run them elsewhere.
+"""An artifact: a folder with a trained network and all files that are needed to run it.
 
 * ``model.safetensors``: the trained fp32 weights. Compression is deterministic and applied on
-  loading; ``compressed.safetensors``, if anything is compressed, has the network in that size.
+  loading. If a block is compressed, ``compressed.safetensors`` has the compressed weights.
 * ``architecture.json``, ``workload.json``: the description of the network.
 * ``check.safetensors``: some inputs and their expected outputs.
-* ``card.json``, ``README.md``: the figures.
+* ``card.json``, ``README.md``: quality, joules and their conditions.
 * ``labels.json``, ``tokenizer.json``, ``preprocessing.json``, if the task has them: names of the
   outputs, and how texts and files become inputs (``nas.tasks.base.artifact_files``).
 """
@@ -39,11 +39,12 @@ class ExportError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A loaded artifact: ``call`` maps a batch of inputs to logits, or sources to translations.
+    """A loaded artifact.
 
-    ``labels`` are the names of its outputs. ``encoder`` tokenizes texts, ``columns`` joins several
-    texts to one, and ``raw_inputs`` reads files; each is ``None`` if the task has none.
-    ``network`` is the torch module, not compiled.
+    ``call`` maps a batch of inputs to logits, and for translation a batch of source texts to
+    tokens of translations. ``labels`` are the names of the outputs. ``encoder`` tokenizes texts,
+    ``columns`` joins several texts to one, and ``raw_inputs`` reads files; each is ``None`` if the
+    task has none. ``network`` is the torch module, not compiled.
     """
 
     architecture: Architecture
@@ -72,7 +73,7 @@ class Artifact:
         """
         labels = self.labels
         if labels is None or not self.workload.is_pooled:
-            raise ValueError(f"classify needs an artifact with {LABELS}, of a classifier")
+            raise ValueError(f"classify requires the artifact of a classifier, with {LABELS}")
         read, kinds = self._reader()
 
         def label(batch: list[Any]) -> list[str]:
@@ -94,8 +95,8 @@ class Artifact:
         if raw_inputs is not None:
             return raw_inputs.read, (str, Path, bytes)
         raise ValueError(
-            f"classify needs an artifact with {TOKENIZER}, or {PREPROCESSING} of files; "
-            f"call() takes tensors"
+            f"classify requires an artifact with {TOKENIZER}, or with {PREPROCESSING} of files; "
+            f"for tensors, use call()"
         )
 
     @overload
@@ -106,12 +107,12 @@ class Artifact:
         """Return a translation of each text, or the translation of a single text.
 
         Raises:
-            ValueError: the artifact is no translator or has no tokenizer, or ``texts`` has another
-                type.
+            ValueError: the artifact does not translate or has no tokenizer, or ``texts`` has
+                another type.
         """
         encoder = self.encoder
         if encoder is None or not self.workload.is_translation:
-            raise ValueError(f"translate needs an encoder-decoder's artifact with {TOKENIZER}")
+            raise ValueError(f"translate requires an encoder-decoder's artifact, with {TOKENIZER}")
         end = self.workload.n_classes - 1
 
         def translated(batch: list[str]) -> list[str]:
@@ -140,11 +141,11 @@ class Artifact:
     ) -> str | list[str]:
         """Return each prompt, or the single one, continued by ``n_tokens`` tokens.
 
-        The decoder reads the end of a prompt that is too long for the context. ``temperature`` 0
-        takes the most probable token; otherwise tokens are drawn by ``seed``.
+        Prompts that are too long for the context lose their beginning. With ``temperature`` 0 the
+        most probable token is taken; otherwise tokens are sampled with ``seed``.
 
         Raises:
-            ValueError: the artifact is no decoder with a tokenizer, a prompt has no token, or
+            ValueError: the artifact has no decoder or no tokenizer, a prompt has no token, or
                 ``n_tokens`` leaves no room in the context for the prompt.
         """
         import torch
@@ -155,13 +156,13 @@ class Artifact:
         network, encoder = self.network, self.encoder
         is_decoder = isinstance(network, Transformer) and network.is_decoder
         if encoder is None or not isinstance(network, Transformer) or not is_decoder:
-            raise ValueError(f"generate needs a decoder's artifact with {TOKENIZER}")
+            raise ValueError(f"generate requires a decoder's artifact, with {TOKENIZER}")
         room = self.workload.input_shape[0] - n_tokens
         if n_tokens < 1 or room < 1:
             most = self.workload.input_shape[0] - 1
             raise ValueError(f"n_tokens must be from 1 to {most}, got {n_tokens}")
 
-        def written(text: str) -> str:
+        def continued(text: str) -> str:
             ((tokens_T, _),) = encoder.encode_whole([text])
             prompt_BT = torch.from_numpy(tokens_T[-room:])[None].to(self.device)
             draws = torch.Generator(self.device).manual_seed(seed)
@@ -170,7 +171,7 @@ class Artifact:
             )
             return text + encoder.decode(new_BT[0].tolist())
 
-        return self._of_each(prompt, lambda batch: [written(text) for text in batch])
+        return self._of_each(prompt, lambda batch: [continued(text) for text in batch])
 
     def _called(self, inputs_N: NDArray[Any]) -> Tensor:
         import torch
@@ -184,15 +185,15 @@ class Artifact:
         kinds: tuple[type, ...] = (str,),
     ) -> str | list[str]:
         """Apply ``function`` batch by batch to several samples, or to a single one."""
-        # A list or tuple is several samples, though each may be a list of texts itself.
+        # A list or tuple contains several samples, although a sample may itself be a list.
         if isinstance(samples, kinds) and not isinstance(samples, list | tuple):
             return function([samples])[0]
-        # The keys of a mapping with values are names of columns, not texts.
+        # A mapping with values is one sample: its keys are names of columns.
         is_row = isinstance(samples, Mapping) and any(v is not None for v in samples.values())
         is_several = isinstance(samples, Iterable) and not is_row
         rows: list[Any] = list(samples) if is_several else [samples]
         if wrong := [row for row in rows if not isinstance(row, kinds)]:
-            what = "texts must be a text" if kinds == (str,) else "samples must be one sample"
+            what = "texts must be one text" if kinds == (str,) else "samples must be one sample"
             raise ValueError(f"{what} or several, got {wrong[0]!r}")
         size = self.workload.batch_size
         batches = [rows[at : at + size] for at in range(0, len(rows), size)]
@@ -200,9 +201,9 @@ class Artifact:
 
 
 def load_artifact(folder: str | Path, *, device: str = "cpu", small: bool = False) -> Artifact:
-    """Load an artifact to run it op by op, for any batch size.
+    """Load an artifact for eager execution with any batch size.
 
-    With ``small`` only the compressed file is read, with bit-identical outputs.
+    With ``small`` only the compressed file is read; outputs are bit-identical.
 
     Raises:
         ValueError: the folder is not an artifact, or a file in it is corrupt.
@@ -240,7 +241,7 @@ def _read_labels(folder: Path, workload: Workload) -> dict[str, Any] | None:
     data = read_json(path)
     labels = data.get("labels") if isinstance(data, dict) else None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"{path} must have labels that are texts")
+        raise ValueError(f"{path} must have a list of texts as labels")
     if len(labels) != workload.n_classes:
         raise ValueError(f"{path} must have {workload.n_classes} labels, got {len(labels)}")
     return dict(data)
@@ -265,10 +266,10 @@ def _read_encoder(folder: Path, workload: Workload, shift: int) -> TextEncoder |
         return None
     encoder = read_tokenizer(path, workload.input_shape[0], shift)
     if workload.is_translation and encoder.vocab_size + 1 == workload.vocab_size:
-        # A tokenizer of the user's own has no number for padding.
+        # The user's own tokenizer has no padding token: 0 is added for it.
         encoder = replace(encoder, shift=1)
     if encoder.vocab_size > (workload.vocab_size or 0):
         raise ValueError(
-            f"{path} must have tokens below {workload.vocab_size}, got {encoder.vocab_size - 1}"
+            f"tokens of {path} must be < {workload.vocab_size}, got {encoder.vocab_size - 1}"
         )
     return encoder

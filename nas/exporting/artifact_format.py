@@ -1,4 +1,4 @@
-"""The artifact itself, reloaded by ``load_artifact``: the reference of every other format."""
+"""The artifact itself as a format, which other formats must reproduce."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from nas.exporting.formats.registry import ARTIFACT
 from nas.training.weights import WEIGHTS
 from search_spaces.architecture import Architecture
 
-# Arithmetic is the same; only another CPU's instructions may round differently.
+# The arithmetic is the same, but other CPUs may round differently.
 _OUTPUT_TOLERANCE = 1e-3
 
 
 class SafetensorsArtifact(StoredNetwork):
-    """The artifact; ``load`` also checks that its compressed file has equal outputs."""
+    """The artifact; ``load`` also checks the outputs of its compressed file."""
 
     name = ARTIFACT
     other_batches = ()
@@ -38,7 +38,7 @@ class SafetensorsArtifact(StoredNetwork):
             inputs = load_file(str(folder / CHECK))["inputs"].to(device)
             small = load_artifact(folder, device=device, small=True)
             if not torch.equal(small.call(inputs), artifact.call(inputs)):
-                raise ValueError(f"{COMPRESSED} must give the outputs of {WEIGHTS}, and does not")
+                raise ValueError(f"outputs of {COMPRESSED} must equal those of {WEIGHTS}")
         return Loaded(artifact.call, f"torch {torch.__version__}", artifact.network)
 
 

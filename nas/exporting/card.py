@@ -1,4 +1,4 @@
-"""An artifact's card: as data, as ``README.md``, and as a model card of the Hugging Face hub."""
+"""Cards of an artifact: data, ``README.md``, and a model card of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 2
 _MOST_LABELS = 10
 _MANY = 1_000_000
-# Kind of a workload -> name of the task on the hub.
+# Workload kind -> the hub's name of the task.
 _PIPELINES = {
     "image_classification": "image-classification",
     "image_segmentation": "image-segmentation",
@@ -53,7 +53,7 @@ def make_card(
     verification: Verification,
     task_files: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Return plain data for ``card.json``: the search's figures beside the verified ones.
+    """Return plain data for ``card.json``: figures of the search and of the verification.
 
     ``formats`` is empty until further formats are written. ``task_files`` are the contents of the
     task's files by name (``nas.tasks.base.artifact_files``).
@@ -96,7 +96,7 @@ def make_card(
 
 
 def render_readme(card: Card) -> str:
-    """Return ``README.md``: the artifact's figures, then those of further formats."""
+    """Return ``README.md``: the artifact's figures, followed by those of further formats."""
     verified, before = card["verified"], card["searched"]["reading"]
     joules = (
         f"Measured again, they differ by {verified['joule_ratio'] - 1:+.1%} (allowed "
@@ -128,7 +128,7 @@ outputs = network(inputs)  # model.py documents inputs and outputs; batches of a
 
 
 def _body(card: Card, verified: Mapping[str, Any], joules: str, use: str, notes: str) -> str:
-    """Return the text that both cards share; ``joules`` follows the paragraph on joules."""
+    """Return the text that both cards share; ``joules`` is a note on how they were measured."""
     searched, metric = card["searched"], get_metric(card["metric"])
     before, after = searched["reading"], verified["reading"]
     quality, task, unit = plain(metric.name), plain(card["task"]), plain(after["unit"])
@@ -273,13 +273,13 @@ def _conditions(reading: Mapping[str, Any]) -> str:
 
 
 def _flags(reading: Mapping[str, Any]) -> str:
-    """Return a sentence on the flags of a measurement, empty if it has none."""
+    """Return a sentence on the flags of a measurement, or an empty text if it has none."""
     flags = [*reading["flags"], *([] if reading["converged"] else [NOT_CONVERGED])]
     return f" Flags of these joules: {describe_flags(flags)}." if flags else ""
 
 
 def _searched_flags(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Return lines on the search's measurement if it had flags or other limits of the board."""
+    """Return the flags of the search's measurement, and its board's limits if they differed."""
     text = f"\nIn the search:{_flags(before)}" if _flags(before) else ""
     if _board(before) != _board(after):
         text += f"\nIn the search joules were those of {_board(before)}."
@@ -297,7 +297,7 @@ def _format_note(stored: Mapping[str, Any], metric: str) -> str:
     judged = _outputs_differ(verified)
     if verified["output_tolerance"] is None:
         judged = (
-            f"judged by {metric} on validation data, of which it may lose "
+            f"judged by {metric} on validation data, with an allowed loss of "
             f"{verified['quality_tolerance']:g}; {judged}"
         )
     opset = f"opset {stored['opset']}, " if "opset" in stored else ""
@@ -317,7 +317,7 @@ def _training(card: Card) -> str:
     if card["start"] != "random":
         text += f", starting from the weights of a {card['start']}"
     if card["train_energy_j"] is not None:
-        text += f", which took {card['train_energy_j']:.3g} J beside the rest of the search"
+        text += f", which took {card['train_energy_j']:.3g} J, without the rest of the search"
     lines = [f"{text}."]
     if teacher is not None:
         name = Architecture.from_dict(teacher["architecture"]).describe()
@@ -341,7 +341,7 @@ def _use(card: Card) -> str:
             "torch tensor"
         )
     if card["labels"] is None:
-        return 'print(artifact.generate("a text to go on with", n_tokens=20))'
+        return 'print(artifact.generate("a prompt of your own", n_tokens=20))'
     return 'print(artifact.classify(["a text of your own"]))'
 
 
@@ -363,7 +363,7 @@ def _inputs_and_outputs(card: Card) -> str:
 
 
 def _version_list(card: Card) -> str:
-    """Return the versions of packages that trained, measured and verified, a line each."""
+    """Return one line per set of package versions that trained, measured or verified."""
     searched = card["searched"]
     lines = [("Trained by", one) for one in searched["trained_by"]]
     lines += [("Measured by", searched["measured_by"])] if searched["measured_by"] else []

@@ -91,7 +91,7 @@ def export(
         for name, text in task_files.items():
             (staging / name).write_text(text, encoding="utf-8")
         use_device(device)
-        # Computing may overlap with training, but not with a measurement.
+        # This work may overlap with training, but not with a measurement.
         with DeviceLock(None, device).shared():
             _write_compressed(device, staging)
             _write_check(run, staging)

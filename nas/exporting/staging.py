@@ -21,11 +21,11 @@ _PREFIX = ".nas-export-"
 def staged(to: Path) -> Iterator[Path]:
     """Yield a folder to fill, which becomes ``to`` unless an exception is raised.
 
-    ``to`` is new or empty. An empty folder is filled and not replaced, since it may be a mount
-    point or the current directory.
+    ``to`` is new or empty. An empty folder is filled rather than replaced, because it may be a
+    mount point or the current directory.
 
     Raises:
-        ValueError: ``to`` is neither, or cannot be written.
+        ValueError: ``to`` is neither new nor empty, or cannot be written.
     """
     to = to.resolve()
     if to.exists() and (not to.is_dir() or any(not _is_staging(path) for path in to.iterdir())):
@@ -41,7 +41,7 @@ def staged(to: Path) -> Iterator[Path]:
     lock = os.open(staging, os.O_RDONLY)
     try:
         with suppress(OSError):
-            # Without locks on this file system, ``_sweep`` removes nothing either.
+            # On file systems without locks, ``_sweep`` removes nothing.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield staging
         _apply_umask(staging)
@@ -72,7 +72,7 @@ def _sweep(parent: Path) -> None:
 
 
 def _apply_umask(folder: Path) -> None:
-    """Give new files their usual permissions: temporary ones are private to their owner."""
+    """Give files their usual permissions; ``mkdtemp`` makes the folder private."""
     # The umask can only be read by setting it.
     mask = os.umask(0)
     os.umask(mask)

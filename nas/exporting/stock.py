@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +15,7 @@ from safetensors.torch import save_file
 
 from nas.exporting import stock_worker
 from nas.exporting.artifact import ExportError
+from nas.exporting.fresh_process import findings_of
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
 
@@ -170,22 +169,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """
     # ``-P`` and a script's path: neither this folder nor that of the script can be imported from.
     command = [sys.executable, "-P", str(Path(stock_worker.__file__).resolve())]
-    try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ExportError(f"loading the folder took longer than {_TIMEOUT_S:g} s") from None
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        raise ExportError(f"the folder cannot be loaded: {lines[-1] if lines else 'no cause'}")
-    findings: dict[str, Any] = json.loads(done.stdout)
-    return findings
+    return findings_of(command, job, "the folder", timeout_s=_TIMEOUT_S)
 
 
 def _batches(workload: Workload) -> Iterator[tuple[Tensor, Tensor | None]]:

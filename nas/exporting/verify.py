@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from nas.core.interpreter import module_command
 from nas.exporting.artifact import ExportError
 from nas.exporting.artifact_format import ARTIFACT_FORMAT
 from nas.exporting.formats.base import StoredNetwork
+from nas.exporting.fresh_process import findings_of
 from nas.training.weights import WEIGHTS, read_description
 from predictors.measurement.protocol import Protocol, get_protocol
 from predictors.meters.base import EnergyReading
@@ -31,8 +30,8 @@ _TIMEOUT_S = 600.0
 class Conditions:
     """Conditions for running formats, and figures that they must reproduce.
 
-    ``quality`` is the validation quality to reproduce; ``quality_tolerance`` is the allowed loss
-    of formats whose outputs are not judged. Without ``measure`` no joules are measured.
+    ``quality`` is the validation quality to reproduce. Formats whose outputs are not judged may
+    lose ``quality_tolerance`` of it. Without ``measure`` no joules are measured.
     """
 
     task: str
@@ -48,10 +47,10 @@ class Conditions:
 class Verification:
     """Figures of one reloaded format.
 
-    ``output_tolerance`` is ``None`` if outputs were not judged. ``joule_ratio`` compares the
-    artifact with its trial and is ``None`` for other formats, which other runtimes run.
+    ``output_tolerance`` is ``None`` if outputs were not judged. ``joule_ratio`` is the artifact's
+    joules divided by its trial's, and ``None`` for other formats, which other runtimes run.
     ``other_phases`` are the joules of a decoder's phases that were no objective of the search.
-    ``runtime`` ran the network, in ``mode`` while joules were measured.
+    ``runtime`` ran the network; joules were measured in ``mode``.
     """
 
     output_difference: float
@@ -102,27 +101,15 @@ def reload_formats(
     }
     environment = dict(os.environ)
     if conditions.measure:
-        # torch reads it when it is imported.
+        # torch reads this variable when it is imported.
         environment["OMP_NUM_THREADS"] = str(conditions.protocol.threads)
-    what = f"format {', '.join(names)}"
-    try:
-        done = subprocess.run(
-            module_command("nas.exporting.verify_worker"),
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            env=environment,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ExportError(f"{what} took longer than {_TIMEOUT_S:g} s to verify") from None
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        raise ExportError(f"{what} cannot be run: {lines[-1] if lines else 'no cause'}")
-    # Imports may print lines before.
-    findings: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return findings
+    return findings_of(
+        module_command("nas.exporting.verify_worker"),
+        job,
+        f"format {', '.join(names)}",
+        timeout_s=_TIMEOUT_S,
+        environment=environment,
+    )
 
 
 def judge(
@@ -145,7 +132,7 @@ def judge(
         )
     quality, expected = findings["validation_quality"], conditions.quality
     if stored.has_outputs:
-        # Rounding of outputs changes quality by chance, in either direction.
+        # Rounding moves quality in either direction.
         moved, tolerance, hint = (
             abs(quality - expected), stored.quality_tolerance(architecture), ""
         )  # fmt: skip
@@ -212,7 +199,7 @@ def verify_artifact(
         others = () if workload.phase is None else set(PHASES) - {workload.phase}
         other_phases = tuple(measure(phase) for phase in sorted(others))
     except (MeasureError, MeterError) as error:
-        raise ExportError(f"the joules could not be measured again: {error}") from error
+        raise ExportError(f"joules could not be measured again: {error}") from error
     ratio = measured.energy_j / record.reading.energy_j
     if not 1 / (1 + joule_tolerance) <= ratio <= 1 + joule_tolerance:
         raise ExportError(

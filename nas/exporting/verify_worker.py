@@ -1,7 +1,6 @@
-"""Fresh process that reloads formats of an artifact, runs them and prints its findings.
+"""Reload formats of an artifact in a fresh process, run them and print the findings.
 
-Stdin has the job as one JSON object, stdout the
-findings as another. Libraries print to stderr.
+stdin has the job as one JSON object, stdout the findings as another. Libraries print to stderr.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Read the job, inspect each format, print the findings by name."""
+    """Read the job, inspect each format and print the findings by its name."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job = json.load(sys.stdin)
@@ -40,20 +39,20 @@ def main() -> int:
 
 
 def _inspect(stored: StoredNetwork, job: Mapping[str, Any]) -> dict[str, Any]:
-    """Reload one format; return its outputs' difference, its qualities and its joules."""
+    """Reload one format; return the difference of its outputs, its quality and its joules."""
     from search_spaces.models.device import use_device
 
     folder, device = Path(job["folder"]), "cpu" if stored.on_cpu else str(job["device"])
     protocol = Protocol.from_dict(job["protocol"])
     use_device(device)
     lock = DeviceLock(None, device)
-    # Computing may overlap with training, but not with a measurement.
+    # This work may overlap with training, but not with a measurement.
     with lock.shared():
         loaded = stored.load(folder, device=device, threads=protocol.threads)
         findings = _evaluate(loaded, stored.other_batches, folder, str(job["task"]), device)
     findings |= {"runtime": loaded.runtime, "mode": None, "reading": None}
     if job["measure"]:
-        # The search's meter may read a GPU; the CPU has its own meter.
+        # The search's meter may read a GPU; a format on the CPU uses the CPU's meter.
         meter = job["meter"] if device == job["device"] else None
         reading, mode = _measure(loaded, meter, protocol, device, folder, lock)
         findings |= {"mode": mode, "reading": reading.to_dict()}

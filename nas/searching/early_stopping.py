@@ -4,7 +4,7 @@ Trials are compared at rungs (``HalvingConfig.rungs``) by validation quality and
 sample, measured or predicted. A trial is stopped if another trial needs no more joules and was
 better at the same rung by half a standard error of the difference. On recorded learning curves
 neither ranks (successive halving) nor forecasts of final quality do better
-(``experiments.benchmarks.early_stopping``).
+(``experiments.benchmarks.sampling.early_stopping``).
 
 A worker also writes each trial's ``Progress`` to disk, so a resumed search reads all rungs from
 its records and from the folders of unfinished trials.

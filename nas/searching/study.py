@@ -187,16 +187,7 @@ def _run_search(
             warm_start = collect_warm_start(config, _conditions(meter, protocol, workload))
         else:
             warm_start = saved
-        sampler = make_sampler(
-            config.sampler,
-            config.seed,
-            config.space,
-            workload,
-            startup_trials=config.gate.startup_trials,
-            prior_rows=warm_start.prior_rows(config.space),
-            stops_early=config.halving is not None,
-            goals=config.goals,
-        )
+        sampler = make_sampler(config, workload, warm_start.prior_rows(config.space))
         if config.files_at is not None:
             check_writable(place_of(config.files_at))
         # All checks come before the first write.

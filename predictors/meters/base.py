@@ -1,7 +1,7 @@
 """The ``Meter`` protocol, and the records ``Window`` and ``EnergyReading``.
 
-A meter accumulates joules between ``begin`` and ``end``. ``predictors.measurement`` handles
-repeats, window lengths and readings in the same way for every meter.
+A meter returns the joules between ``begin`` and ``end``. Repeats, window lengths and statistics
+are the task of ``predictors.measurement``, in the same way for every meter.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class MeterError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Readings of a meter between ``begin`` and ``end``; an absent sensor is ``None``, never 0.
+    """Figures of a meter between ``begin`` and ``end``; a missing sensor is ``None``, never 0.
 
     ``energy_j`` is gross joules of the device over ``duration_s``. ``flags`` names disturbances
-    (``thermal_throttle``, ``foreign_process``, ...); an empty tuple is a clean window.
-    ``dram_energy_j`` is of memory with its own sensor, and not part of ``energy_j``.
-    ``cross_check`` is the relative difference of the joules from those of a second source.
+    (``thermal_throttle``, ``foreign_process``, ...). ``dram_energy_j`` is the energy of memory
+    that has its own sensor, and is not part of ``energy_j``. ``cross_check`` is the relative
+    difference of the joules from those of a second source.
     """
 
     energy_j: float
@@ -49,19 +49,19 @@ Work = Callable[[], None]
 
 @runtime_checkable
 class Meter(Protocol):
-    """Meter of the energy of one device (or several summed) over a window.
+    """Meter of the energy of one device, or of the sum of several, over a window.
 
-    Implementations derive from it. They must define ``begin``, ``end`` and ``close``; the defaults
-    of other methods stand for a device without that capability.
+    Implementations derive from it and must define ``begin``, ``end`` and ``close``. The default of
+    every other method is right for a device without that capability.
 
     Attributes:
         name: Name on the command line: ``nvml``, ``rapl``, ``estimate``.
         source: Origin of the joules, stored with every reading, such as ``nvml-total-energy``.
         device: The device's name, such as ``NVIDIA H200``.
-        is_estimate: Whether joules follow from a stated power and not from a sensor.
-        driver_version: Version of the device's driver, ``None`` where there is none.
-        tick_s: Seconds between steps of the counter, ``None`` before it is measured or where the
-            counter does not step.
+        is_estimate: Whether joules are computed from an assumed power instead of a sensor.
+        driver_version: Version of the device's driver, ``None`` without a driver.
+        tick_s: Seconds between steps of the counter; ``None`` before they are measured, or if the
+            counter has no steps.
     """
 
     name: str
@@ -74,39 +74,39 @@ class Meter(Protocol):
     def begin(self, work: Work) -> None:
         """Start a window.
 
-        A meter whose counter steps calls ``work`` until the next step, so that the device stays
-        loaded; ``work`` returns when the device has finished.
+        A meter whose counter steps calls ``work`` until the next step to keep the device under
+        load. ``work`` returns when the device has finished.
 
         Raises:
-            MeterError: the sensor is lost, or a window is already open.
+            MeterError: the sensor cannot be read, or a window is already open.
         """
 
     def end(self, work: Work) -> Window:
-        """Close the window, calling ``work`` until the next step of the counter.
+        """End the window at the next step of the counter, calling ``work`` until then.
 
-        Batches that ``work`` runs here belong to the window, so callers count them.
+        Callers count the batches that ``work`` runs here, because they belong to the window.
 
         Raises:
-            MeterError: the sensor is lost, or no window is open.
+            MeterError: the sensor cannot be read, or no window is open.
         """
 
     def close(self) -> None:
-        """Release the sensor. Safe to call twice."""
+        """Release the sensor; a second call has no effect."""
 
     def measure_tick(self, work: Work) -> None:
-        """Measure ``tick_s`` while ``work`` keeps the device loaded; callers warm it up first.
+        """Measure ``tick_s`` while ``work`` keeps the device under load; callers warm it up first.
 
         Raises:
-            MeterError: the sensor is lost.
+            MeterError: the sensor cannot be read.
         """
         return
 
     def read_board(self) -> Board | None:
-        """Return the current settings of the (first) board, ``None`` if it reports none."""
+        """Return the settings of the (first) board, or ``None`` if it reports none."""
         return None
 
     def count_joules_only(self) -> None:
-        """Read only joules in later windows, for spans of minutes during training."""
+        """Read only joules in later windows, which last minutes during training."""
         return
 
     def set_own_processes(self, own_pids: Callable[[], set[int]]) -> None:
@@ -118,13 +118,13 @@ class Meter(Protocol):
 class EnergyReading:
     """Joules per ``unit`` of one model on one workload and device, with a 95% interval.
 
-    ``energy_j`` is the median over repeats of gross device joules per ``unit`` (``sample``, or
-    ``generated token`` and the like); ``low_j`` and ``high_j`` bound it at 95%. ``net_energy_j``
-    is net of idle, ``None`` where idle was not measured. ``latency_s`` is seconds per batch.
-    ``duration_s`` is the total measured time. ``driver`` is the version of the device's driver,
-    where there is one, ``board`` its settings and ``host`` the name of the machine. ``flags``
-    names disturbances (``predictors.meters.flags``), and ``n_rejected`` is the number of windows
-    that were repeated because of them.
+    ``energy_j`` is the median over repeats of the device's gross joules per ``unit`` (``sample``,
+    ``generated token``, ...); ``low_j`` and ``high_j`` are the bounds of its interval.
+    ``net_energy_j`` is without the joules of idling, ``None`` if these were not measured.
+    ``latency_s`` is seconds per batch. ``duration_s`` is the total time of the windows. ``driver``
+    is the version of the device's driver, ``board`` its settings and ``host`` the name of the
+    machine, if known. ``flags`` names disturbances (``predictors.meters.flags``), and
+    ``n_rejected`` is the number of windows that were repeated because of them.
     """
 
     energy_j: float
@@ -181,12 +181,12 @@ class EnergyReading:
 
     @property
     def caveats(self) -> tuple[str, ...]:
-        """All flags, including that of an interval that is too wide."""
+        """All flags, with ``not_converged`` if the interval is too wide."""
         return self.flags if self.converged else (*self.flags, NOT_CONVERGED)
 
     @property
     def limits(self) -> Limits | None:
-        """Limits of the board, ``None`` without a board."""
+        """Limits of the board, ``None`` if there is no board."""
         return None if self.board is None else self.board.limits
 
     @property
@@ -208,7 +208,7 @@ class EnergyReading:
         """Read the result of ``to_dict``.
 
         Raises:
-            ValueError: a key is missing or unknown, or a value not allowed.
+            ValueError: a key is missing or unknown, or a value is not allowed.
         """
         reading = from_plain(cls, data, "energy reading")
         for name in ("meter", "source", "device", "workload", "protocol_hash", "unit"):
@@ -216,5 +216,5 @@ class EnergyReading:
         return reading
 
 
-# Beginnings of the sources of meters that read NVIDIA GPUs.
+# Prefixes of ``source`` of meters that read NVIDIA GPUs.
 _OF_CUDA = ("nvml", "zeus-gpu")

@@ -1,4 +1,4 @@
-"""Settings of a board, which are read and never changed."""
+"""Settings of a board. This project reads settings and never changes them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Board:
 
     ``power_limit_w`` is the enforced limit, ``default_power_limit_w`` the factory default.
     ``sm_clock_limit_mhz`` and ``memory_clock_limit_mhz`` are the applications clocks;
-    ``memory_clock_mhz`` is the memory clock under load. Several boards that are summed have their
-    UUIDs joined by ``+`` and the settings of the first.
+    ``memory_clock_mhz`` is the memory clock under load. For the sum of several boards, ``uuid``
+    has all UUIDs joined by ``+``, and the settings are those of the first board.
     """
 
     uuid: str

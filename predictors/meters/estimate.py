@@ -1,4 +1,4 @@
-"""Estimated joules: measured CPU seconds times a stated power per core."""
+"""Estimated joules: measured CPU seconds times an assumed power per core."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping
 
 from predictors.meters.base import Meter, MeterError, Window, Work
 
-# The 400 W thermal design power of a 64-core AMD EPYC 9554 spread over its cores, rounded down:
-# recent server CPUs have between 3 and 8 W per core.
+# Thermal design power of an AMD EPYC 9554 per core (400 W, 64 cores), rounded down. Recent server
+# CPUs have 3 to 8 W per core.
 DEFAULT_WATTS_PER_CORE = 6.0
 WATTS_VARIABLE = "JOULENAS_CPU_WATTS_PER_CORE"
 
 
 def watts_per_core(environment: Mapping[str, str] | None = None) -> float:
-    """Return the stated power per core: ``JOULENAS_CPU_WATTS_PER_CORE``, or 6 W.
+    """Return the assumed power per core: ``JOULENAS_CPU_WATTS_PER_CORE``, by default 6 W.
 
     Raises:
-        ValueError: the variable is not a number above zero.
+        ValueError: the variable is not a number in (0, 10000).
     """
     text = (os.environ if environment is None else environment).get(WATTS_VARIABLE)
     if text is None:
@@ -34,7 +34,7 @@ def watts_per_core(environment: Mapping[str, str] | None = None) -> float:
 
 
 class EstimateMeter(Meter):
-    """``Meter`` that estimates joules from the CPU time of this process, all threads."""
+    """``Meter`` that estimates joules from the CPU time of all threads of this process."""
 
     name = "estimate"
     is_estimate = True
@@ -46,7 +46,7 @@ class EstimateMeter(Meter):
         cpu_clock: Callable[[], float] = time.process_time,
         wall_clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """``watts`` is the power per busy core; tests may replace the clocks."""
+        """``watts`` is the power of a busy core; tests replace the clocks."""
         self.watts = watts_per_core() if watts is None else watts
         self.source = f"cpu-seconds x {self.watts:g} W"
         self.device = cpu_name()
@@ -54,7 +54,7 @@ class EstimateMeter(Meter):
         self._opened: tuple[float, float] | None = None
 
     def begin(self, work: Work) -> None:
-        """See ``Meter.begin``. CPU clocks do not step, so ``work`` is not needed."""
+        """See ``Meter.begin``; CPU clocks have no steps to wait for."""
         if self._opened is not None:
             raise MeterError("a window is already open")
         self._opened = (self._cpu_clock(), self._wall_clock())

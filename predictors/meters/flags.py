@@ -10,7 +10,7 @@ PROCESSES_UNSEEN = "processes_unseen"
 NOT_CONVERGED = "not_converged"
 LIMITS_CHANGED = "limits_changed"
 BOARDS_DIFFER = "boards_differ"
-# Windows with one of these flags are repeated, since they contain joules of other causes.
+# Windows with one of these flags are repeated: their joules are not those of the model alone.
 REJECTED = frozenset({"thermal_throttle", "power_brake", "hw_slowdown", FOREIGN_COMPUTE})
 
 _WORDS = {
@@ -22,13 +22,13 @@ _WORDS = {
     PROCESSES_UNSEEN: "other processes on the device cannot be seen from here",
     NOT_CONVERGED: "the interval is wider than the protocol's target",
     LIMITS_CHANGED: "limits of the board changed during the measurement",
-    BOARDS_DIFFER: "repeats are of several boards or limits",
+    BOARDS_DIFFER: "repeats ran on several boards or with several limits",
     "still_warming": "the device was still warming up",
     "counter_differs_from_power": "the energy counter differs from integrated power by over 5%",
-    "no_cross_check": "no power sensor to check the energy counter by",
+    "no_cross_check": "no power sensor to check the energy counter against",
     "drift_corrected": "corrected for drift by the reference",
-    "drift_irregular": "the reference moved without a trend, so nothing is corrected",
-    "no_reference": "no reference was measured beside it",
+    "drift_irregular": "the reference changed without a trend, so drift is not corrected",
+    "no_reference": "no reference was measured in its session",
 }
 _SIMULATED = "simulated_"
 

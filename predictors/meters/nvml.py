@@ -1,15 +1,15 @@
-"""Joules of NVIDIA GPUs by NVML. The one door to ``pynvml``.
+"""Joules of NVIDIA GPUs by NVML. Only this module imports ``pynvml``.
 
-Sources in order of preference, probed by calling them:
+Sources in order of preference; a source is available if calling it succeeds:
 
 1. ``nvmlDeviceGetTotalEnergyConsumption``: millijoules since the driver was loaded (Volta and
-   later). The counter steps each 20 to 100 ms, so windows begin and end at a step while work
-   goes on: a 1 s window that ignores the steps errs by up to 12%.
-2. field 186, instant power, integrated by the trapezoid rule.
-3. ``nvmlDeviceGetPowerUsage``, a one-second average on most boards, integrated likewise.
+   later). The counter steps every 20 to 100 ms, so a window begins and ends at a step, under
+   load. A window of 1 s that ignores the steps has an error of up to 12%.
+2. Field 186, instant power, integrated by the trapezoid rule.
+3. ``nvmlDeviceGetPowerUsage``, on most boards a one-second average, integrated in the same way.
 
-On A100 and H100 instant power is sampled a quarter of the time only (Yang et al. 2023,
-arXiv 2312.02741), which is why the counter comes first.
+The counter comes first because A100 and H100 sample instant power during a quarter of the time
+only (Yang et al. 2023, arXiv 2312.02741).
 """
 
 from __future__ import annotations
@@ -39,14 +39,15 @@ from predictors.meters.steps import Step, StepWatcher
 from predictors.meters.visible import mig_sentence, visible_gpu
 
 _FIELD_POWER_INSTANT = 186
-# Steps whose median is the period.
+# The counter's period is the median of so many.
 _PERIOD_TICKS = 5
+# Seconds between samples of power, and between those of ``count_joules_only``.
 _SAMPLE_S = 0.02
 _SLOW_SAMPLE_S = 0.5
-# A counter may differ by this much from integrated power before it is flagged.
+# Relative difference between the counter and integrated power above which a window is flagged.
 _CROSS_CHECK = 0.05
-# Slowdowns by software and hardware: the clock was not the requested one.
-_REJECTED_REASONS = {
+# NVML's bits of throttle reasons -> flags: the clock was lower than the requested one.
+_THROTTLE_FLAGS = {
     0x8: "hw_slowdown",
     0x20: "thermal_throttle",
     0x40: "thermal_throttle",
@@ -58,7 +59,7 @@ def load_pynvml() -> ModuleType:
     """Return the ``pynvml`` module, initialised.
 
     Raises:
-        MeterError: there is no NVIDIA driver; the message has a remedy.
+        MeterError: NVML cannot start; the message has the cause and a remedy.
     """
     import pynvml
 
@@ -66,7 +67,7 @@ def load_pynvml() -> ModuleType:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
         raise MeterError(
-            f"NVML cannot start ({error}): an NVIDIA GPU and its driver are needed"
+            f"NVML cannot start ({error}): an NVIDIA GPU and its driver are required"
         ) from None
     loaded: ModuleType = pynvml
     return loaded
@@ -75,8 +76,8 @@ def load_pynvml() -> ModuleType:
 def board_uuid(device: str, nvml: Any = None) -> str | None:
     """Return the UUID of the board that this process calls ``device`` (``cuda:N``).
 
-    The UUID is the same in every process, whatever CUDA hides and renumbers. ``None`` if there is
-    no driver or no such board.
+    Unlike device numbers, UUIDs do not depend on ``CUDA_VISIBLE_DEVICES``. ``None`` if there is no
+    driver or no such board.
     """
     try:
         board = visible_gpu(int(device.partition(":")[2] or 0))
@@ -86,7 +87,7 @@ def board_uuid(device: str, nvml: Any = None) -> str | None:
 
 
 class NvmlMeter(Meter):
-    """``Meter`` over one GPU or the sum of several, each named by index or UUID."""
+    """``Meter`` of one GPU, or of the sum of several, each given by its index or UUID."""
 
     name = "nvml"
     is_estimate = False
@@ -100,12 +101,13 @@ class NvmlMeter(Meter):
         own_pids: Callable[[], set[int]] | None = None,
         background: bool = True,
     ) -> None:
-        """Open the devices; ``nvml``, the clock and the sampling thread may be replaced in tests.
+        """Open the devices; tests replace ``nvml`` and ``clock``.
 
-        ``own_pids`` are our processes on the devices, this one alone by default.
+        ``own_pids`` returns the ids of our processes on the devices, by default only of this one.
+        With ``background`` a thread samples and polls; else callers call ``sample`` and ``poll``.
 
         Raises:
-            MeterError: a device is absent, in MIG mode, or reports no energy or power.
+            MeterError: a device is absent, is in MIG mode, or reports neither energy nor power.
         """
         self._nvml = load_pynvml() if nvml is None else nvml
         self._clock, self._background = clock, background
@@ -116,7 +118,7 @@ class NvmlMeter(Meter):
         self._samples: list[tuple[float, float]] = []
         self._failure: MeterError | None = None
         if not devices:
-            raise MeterError("devices must name one GPU or more, got none")
+            raise MeterError("devices must name at least one GPU, got none")
         self._handles = {}
         for device in devices:
             handle = self._open(device)
@@ -128,12 +130,11 @@ class NvmlMeter(Meter):
         self.driver_version = None if version is None else text(version)
         self._read_power: Callable[[Any], float] | None = None
         self.source = self._probe()
-        self._steps = StepWatcher(self._counts, clock, background=background)
-        # The counter's own period in seconds; None before it is measured.
+        self._steps = StepWatcher(self._read_counters_mj, clock, background=background)
         self.tick_s: float | None = None
 
     def count_joules_only(self) -> None:
-        """See ``Meter.count_joules_only``; a board without a counter is sampled twice a second."""
+        """See ``Meter.count_joules_only``; without a counter, power is sampled twice a second."""
         self._joules_only = True
 
     def set_own_processes(self, own_pids: Callable[[], set[int]]) -> None:
@@ -147,12 +148,12 @@ class NvmlMeter(Meter):
         )
 
     def measure_tick(self, work: Work) -> None:
-        """See ``Meter.measure_tick``; the first board's, since boards step alike."""
+        """See ``Meter.measure_tick``; all boards have the period of the first one."""
         if not self._has_counter:
             return
         first = next(iter(self._handles))
-        seen = self._steps.follow(work, _PERIOD_TICKS + 1)[first]
-        self.tick_s = median(later - earlier for (earlier, _), (later, _) in pairwise(seen))
+        steps = self._steps.follow(work, _PERIOD_TICKS + 1)[first]
+        self.tick_s = median(later - earlier for (earlier, _), (later, _) in pairwise(steps))
 
     def begin(self, work: Work) -> None:
         """See ``Meter.begin``."""
@@ -160,12 +161,12 @@ class NvmlMeter(Meter):
             raise MeterError("a window is already open")
         self._failure = None
         self._samples = []
-        self._seen_reasons: int | None = None
-        self._seen_flags: set[str] = set()
+        self._window_reasons: int | None = None
+        self._window_flags: set[str] = set()
         if not self._joules_only:
-            # At both ends, since a process that exits before the end has spoilt the window. Before
-            # the counter steps, since the device idles while the driver lists processes.
-            self._seen_flags = self._processes.flags()
+            # Processes are listed at both ends: one that exits before the end also disturbs the
+            # window. This listing precedes the step, because the device idles during it.
+            self._window_flags = self._processes.flags()
             self._processes.reset_use()
         self._start_steps = self._steps.wait(work) if self._has_counter else {}
         self._opened_s = self._clock()
@@ -173,7 +174,7 @@ class NvmlMeter(Meter):
             return
         if self._background:
             self._stop.clear()
-            self._thread = threading.Thread(target=self._sample_on, daemon=True)
+            self._thread = threading.Thread(target=self._sample_until_stopped, daemon=True)
             self._thread.start()
         else:
             self.sample()
@@ -186,9 +187,9 @@ class NvmlMeter(Meter):
             end_steps = self._steps.wait(work) if self._has_counter else {}
         finally:
             opened_s, self._opened_s = self._opened_s, None
-            # Before the thread is joined, which may wait for a sensor while the device idles.
+            # The window ends before the thread stops, which may wait for a sensor.
             duration_s = self._clock() - opened_s
-            self._join()
+            self._stop_sampling()
         if self._joules_only and self._has_counter:
             return Window(self._mean_power_w(end_steps) * duration_s, duration_s)
         self.sample()
@@ -196,7 +197,7 @@ class NvmlMeter(Meter):
             raise self._failure
         sampled_w = self._sampled_power_w()
         power_w = self._mean_power_w(end_steps) if self._has_counter else sampled_w
-        flags = self._seen_flags | self._throttle_flags()
+        flags = self._window_flags | self._throttle_flags()
         if not self._joules_only:
             flags |= self._processes.flags() | self._processes.computing()
         cross_check = None
@@ -217,40 +218,40 @@ class NvmlMeter(Meter):
             sm_clock_mhz=maybe(nvml, "nvmlDeviceGetClockInfo", first, SM_CLOCK),
             memory_clock_mhz=maybe(nvml, "nvmlDeviceGetClockInfo", first, MEMORY_CLOCK),
             power_limit_w=watts(nvml, "nvmlDeviceGetEnforcedPowerLimit", first),
-            throttle_reasons=self._seen_reasons,
+            throttle_reasons=self._window_reasons,
             cross_check=cross_check,
             flags=tuple(sorted(flags)),
         )
 
     def sample(self) -> None:
-        """Read summed power and throttle reasons once.
+        """Read the boards' total power and their throttle reasons once.
 
         Raises:
-            MeterError: the sensor is lost.
+            MeterError: the sensor cannot be read.
         """
-        reasons = self._reasons()
+        reasons = self._read_throttle_reasons()
         if reasons is not None:
-            # Accumulated, since throttling that ends before the window has spoilt it.
-            self._seen_reasons = (self._seen_reasons or 0) | reasons
+            # Throttling that ends before the window does also disturbs it.
+            self._window_reasons = (self._window_reasons or 0) | reasons
         if self._read_power is not None:
-            watts = sum(self._read_power(handle) for handle in self._handles.values())
-            self._samples.append((self._clock(), watts))
+            power_w = sum(self._read_power(handle) for handle in self._handles.values())
+            self._samples.append((self._clock(), power_w))
 
     def poll(self) -> None:
-        """Poll the counter, as a thread does unless ``background`` is off."""
+        """Poll the counters once; with ``background`` a thread does so."""
         self._steps.poll()
 
     def close(self) -> None:
         """See ``Meter.close``."""
         self._opened_s = None
-        self._join()
+        self._stop_sampling()
 
     def _open(self, device: int | str) -> Any:
         nvml = self._nvml
         if isinstance(device, int):
             self._check_order(device)
         try:
-            # CUDA accepts a prefix of a UUID, and the driver does not.
+            # CUDA accepts the beginning of a UUID, NVML does not.
             handle = (
                 nvml.nvmlDeviceGetHandleByIndex(device)
                 if isinstance(device, int)
@@ -261,13 +262,14 @@ class NvmlMeter(Meter):
         try:
             mode, _ = nvml.nvmlDeviceGetMigMode(handle)
         except nvml.NVMLError:
-            mode = 0  # boards without MIG raise
+            # Boards without MIG refuse the call.
+            mode = 0
         if mode:
             raise MeterError(mig_sentence(device))
         return handle
 
     def _check_order(self, device: int) -> None:
-        """Reject an ambiguous index: CUDA's default order puts the fastest board first."""
+        """Reject an ambiguous index: by default CUDA numbers boards by speed, NVML by PCI bus."""
         nvml = self._nvml
         names = {
             text(nvml.nvmlDeviceGetName(nvml.nvmlDeviceGetHandleByIndex(i)))
@@ -275,13 +277,13 @@ class NvmlMeter(Meter):
         }
         if len(names) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
             raise MeterError(
-                f"GPU {device} may be another board for CUDA than for NVML, since this machine "
-                f"has {', '.join(sorted(names))}: set CUDA_DEVICE_ORDER=PCI_BUS_ID"
+                f"GPU {device} is ambiguous: CUDA and NVML may number these boards in different "
+                f"orders, {', '.join(sorted(names))}: set CUDA_DEVICE_ORDER=PCI_BUS_ID"
             )
 
     def _probe(self) -> str:
-        """Call each source on every board, and return the best that all of them support."""
-        refusals = []
+        """Return the best source that every board supports; find the counter and power sensor."""
+        errors = []
         power = None
         for name, read in (
             ("nvml-instant-power", self._instant_power_w),
@@ -291,47 +293,47 @@ class NvmlMeter(Meter):
                 for handle in self._handles.values():
                     read(handle)
             except MeterError as error:
-                refusals.append(str(error))
+                errors.append(str(error))
                 continue
             self._read_power, power = read, name
             break
         try:
-            self._counts()
+            self._read_counters_mj()
         except MeterError as error:
             self._has_counter = False
             if power is None:
                 raise MeterError(
-                    f"GPU reports neither energy nor power: {'; '.join([str(error), *refusals])}"
+                    f"GPU reports neither energy nor power: {'; '.join([str(error), *errors])}"
                 ) from None
             return power
         self._has_counter = True
         return "nvml-total-energy"
 
-    def _counts(self) -> dict[str, int]:
+    def _read_counters_mj(self) -> dict[str, int]:
         try:
             return {
                 uuid: self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
                 for uuid, handle in self._handles.items()
             }
         except self._nvml.NVMLError as error:
-            raise MeterError(self._cause("the energy counter was lost", error)) from None
+            raise self._error("the energy counter cannot be read", error) from None
 
     def _mean_power_w(self, end_steps: dict[str, Step]) -> float:
-        """Return the sum of the devices' watts, each between two steps of its counter."""
-        watts = 0.0
+        """Return the sum over boards of the mean power between two steps of the counter."""
+        power_w = 0.0
         for uuid, (start_s, start_mj) in self._start_steps.items():
             end_s, end_mj = end_steps[uuid]
-            # Unsigned 64 bits never wrap in practice, so only a reset counts backwards.
+            # The counter has 64 bits and never overflows, so a decrease is a reset.
             if end_mj < start_mj:
-                raise MeterError("the energy counter went backwards: was the driver reloaded?")
-            watts += (end_mj - start_mj) / 1e3 / (end_s - start_s)
-        return watts
+                raise MeterError("the energy counter decreased: was the driver reloaded?")
+            power_w += (end_mj - start_mj) / 1e3 / (end_s - start_s)
+        return power_w
 
     def _instant_power_w(self, handle: Any) -> float:
         try:
             values = self._nvml.nvmlDeviceGetFieldValues(handle, [_FIELD_POWER_INSTANT])
         except self._nvml.NVMLError as error:
-            raise MeterError(self._cause("instant power was lost", error)) from None
+            raise self._error("instant power cannot be read", error) from None
         value = values[0]
         if value.nvmlReturn != 0:
             raise MeterError(f"instant power is not supported (code {value.nvmlReturn})")
@@ -341,16 +343,16 @@ class NvmlMeter(Meter):
         try:
             return float(self._nvml.nvmlDeviceGetPowerUsage(handle)) / 1e3
         except self._nvml.NVMLError as error:
-            raise MeterError(self._cause("power was lost", error)) from None
+            raise self._error("power cannot be read", error) from None
 
-    def _cause(self, what: str, error: Exception) -> str:
+    def _error(self, what: str, error: Exception) -> MeterError:
         hint = ""
         if "permission" in str(error).lower():
-            hint = ": ask for access to the GPU's counters, or run as root"
-        return f"{what}: {error}{hint}"
+            hint = "; ask the administrator for access to the GPU's counters, or run as root"
+        return MeterError(f"{what}: {error}{hint}")
 
     def _sampled_power_w(self) -> float:
-        """Return mean watts of the samples by the trapezoid rule, 0 without samples."""
+        """Return the mean power of the samples by the trapezoid rule, 0 W without samples."""
         if not self._samples:
             return 0.0
         span_s = self._samples[-1][0] - self._samples[0][0]
@@ -360,10 +362,12 @@ class NvmlMeter(Meter):
         return sampled_j / span_s if span_s > 0 else self._samples[-1][1]
 
     def _throttle_flags(self) -> set[str]:
-        reasons = self._seen_reasons or 0
-        return {name for bit, name in _REJECTED_REASONS.items() if reasons & bit}
+        """Return the flags of the throttle reasons in this window."""
+        reasons = self._window_reasons or 0
+        return {name for bit, name in _THROTTLE_FLAGS.items() if reasons & bit}
 
-    def _reasons(self) -> int | None:
+    def _read_throttle_reasons(self) -> int | None:
+        """Return the boards' throttle reasons as one bit mask, ``None`` if none reports them."""
         by_board = [
             maybe(self._nvml, "nvmlDeviceGetCurrentClocksEventReasons", handle)
             for handle in self._handles.values()
@@ -374,18 +378,18 @@ class NvmlMeter(Meter):
             combined |= reasons
         return combined if reported else None
 
-    def _sample_on(self) -> None:
-        every_s = _SLOW_SAMPLE_S if self._joules_only else _SAMPLE_S
+    def _sample_until_stopped(self) -> None:
+        period_s = _SLOW_SAMPLE_S if self._joules_only else _SAMPLE_S
         while True:
             try:
                 self.sample()
             except MeterError as error:
                 self._failure = error
                 return
-            if self._stop.wait(every_s):
+            if self._stop.wait(period_s):
                 return
 
-    def _join(self) -> None:
+    def _stop_sampling(self) -> None:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

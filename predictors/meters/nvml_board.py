@@ -1,4 +1,4 @@
-"""Read a board's settings from the NVIDIA driver. No call changes a setting."""
+"""Read a board's settings from NVML; nothing here changes a setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SM_CLOCK, MEMORY_CLOCK = 1, 2
 
 
 def maybe(nvml: Any, name: str, *arguments: Any) -> Any:
-    """Call the driver's function ``name``; ``None`` if it is not supported."""
+    """Return the result of NVML's function ``name``, or ``None`` if it is not supported."""
     read: Callable[..., Any] | None = getattr(nvml, name, None)
     if read is None:
         return None
@@ -22,12 +22,12 @@ def maybe(nvml: Any, name: str, *arguments: Any) -> Any:
 
 
 def text(value: str | bytes) -> str:
-    """Decode a text of the driver, which older bindings return as bytes."""
+    """Return a text of NVML, which older versions of ``pynvml`` return as bytes."""
     return value.decode() if isinstance(value, bytes) else value
 
 
 def watts(nvml: Any, name: str, handle: Any) -> float | None:
-    """Call the driver's function ``name``, which returns milliwatts; return watts."""
+    """Return the result of NVML's function ``name`` in watts; NVML returns milliwatts."""
     milliwatts = maybe(nvml, name, handle)
     return None if milliwatts is None else milliwatts / 1e3
 
@@ -44,7 +44,7 @@ def read_board(nvml: Any, handle: Any, uuid: str) -> Board:
         sm_clock_limit_mhz=maybe(nvml, "nvmlDeviceGetApplicationsClock", handle, SM_CLOCK),
         memory_clock_limit_mhz=maybe(nvml, "nvmlDeviceGetApplicationsClock", handle, MEMORY_CLOCK),
         memory_clock_mhz=maybe(nvml, "nvmlDeviceGetClockInfo", handle, MEMORY_CLOCK),
-        # Both are pairs of the current mode and that after the next reset.
+        # ECC and MIG modes are pairs: the current mode, and the mode after the next reset.
         ecc=None if ecc is None else bool(ecc[0]),
         persistence=None if persistence is None else bool(persistence),
         mig=None if mig is None else bool(mig[0]),
@@ -52,9 +52,9 @@ def read_board(nvml: Any, handle: Any, uuid: str) -> Board:
 
 
 def find_uuid(nvml: Any, board: int | str) -> str | None:
-    """Return the full UUID of a board named by index, UUID or a prefix of one.
+    """Return the full UUID of a board given by its index, its UUID or the beginning of one.
 
-    ``None`` if there is no such board, or the prefix is ambiguous.
+    ``None`` if there is no such board, or if several match.
     """
     if isinstance(board, int):
         handle = maybe(nvml, "nvmlDeviceGetHandleByIndex", board)

@@ -1,8 +1,8 @@
 """Joules of CPU packages from RAPL, read from ``/sys/class/powercap``.
 
-A window's joules are those of the packages, which include the cores; DRAM is separate. The counter
-wraps after ``max_energy_range_uj`` (65 to 262 kJ), so it is polled in the background. Source: the
-kernel's ``Documentation/power/powercap/powercap.rst``.
+A window has the joules of all packages, which include the cores; DRAM is separate. A counter wraps
+around at ``max_energy_range_uj`` (65 to 262 kJ), so a thread polls it. See the kernel's
+``Documentation/power/powercap/powercap.rst``.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from predictors.meters.base import Meter, MeterError, Window, Work
 from predictors.meters.estimate import cpu_name
 
 ROOT = Path("/sys/class/powercap")
-# At 400 W the smallest range, 65.5 kJ, wraps after 160 s.
+# At 400 W the smallest range, 65.5 kJ, wraps around after 160 s.
 POLL_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """One RAPL zone: ``name`` is ``package-0``, ``dram``, ...; ``range_uj`` is its wrap-around."""
+    """A RAPL zone, such as ``package-0`` or ``dram``; its counter wraps around at ``range_uj``."""
 
     name: str
     counter: Path
@@ -31,7 +31,7 @@ class Zone:
 
 
 def find_zones(root: Path = ROOT) -> list[Zone]:
-    """Return every zone of the machine, none without RAPL.
+    """Return every zone of the machine; an empty list without RAPL.
 
     Raises:
         MeterError: a zone's files exist but cannot be read as numbers.
@@ -50,7 +50,7 @@ def find_zones(root: Path = ROOT) -> list[Zone]:
 
 
 class RaplMeter(Meter):
-    """``Meter`` over all CPU packages."""
+    """``Meter`` of all CPU packages."""
 
     name = "rapl"
     source = "rapl-package"
@@ -66,7 +66,7 @@ class RaplMeter(Meter):
         """Find the packages and read each once.
 
         Raises:
-            MeterError: there is no RAPL, or no permission to read it; the message has a remedy.
+            MeterError: RAPL is absent or may not be read; the message has a remedy.
         """
         zones = find_zones(root)
         self._packages = [zone for zone in zones if zone.name.startswith("package")]
@@ -89,7 +89,7 @@ class RaplMeter(Meter):
             self._last[zone.counter] = _read(zone)
 
     def begin(self, work: Work) -> None:
-        """See ``Meter.begin``. The counter steps each millisecond, so there is no need to wait."""
+        """See ``Meter.begin``; steps of a millisecond are too short to wait for."""
         if self._opened_s is not None:
             raise MeterError("a window is already open")
         self.poll()
@@ -117,7 +117,7 @@ class RaplMeter(Meter):
         )
 
     def poll(self) -> None:
-        """Add each counter's increase since the last reading, corrected for a wrap.
+        """Add each counter's increase since the last reading; a decrease is a wrap-around.
 
         Raises:
             MeterError: a counter cannot be read.
@@ -125,11 +125,11 @@ class RaplMeter(Meter):
         with self._lock:
             for zone in self._packages + self._dram:
                 now = _read(zone)
-                gained = now - self._last[zone.counter]
-                if gained < 0:
-                    gained += zone.range_uj
+                increase_uj = now - self._last[zone.counter]
+                if increase_uj < 0:
+                    increase_uj += zone.range_uj
                 self._last[zone.counter] = now
-                self._total_uj[zone.counter] = self._total_uj.get(zone.counter, 0) + gained
+                self._total_uj[zone.counter] = self._total_uj.get(zone.counter, 0) + increase_uj
 
     def close(self) -> None:
         """See ``Meter.close``."""
@@ -165,6 +165,6 @@ def _read(zone: Zone) -> int:
 
 def _permission_sentence(root: Path) -> str:
     return (
-        f"RAPL may not be read: run as root, or allow it with "
-        f"'sudo chmod a+r {root}/intel-rapl:*/energy_uj' until the next boot"
+        f"RAPL may not be read by this user: run as root, or run "
+        f"'sudo chmod a+r {root}/intel-rapl:*/energy_uj', which lasts until the next boot"
     )

@@ -1,4 +1,4 @@
-"""Select a meter, and survey which meters work on this machine."""
+"""Choose a meter, and report which meters work on this machine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from predictors.meters.zeus import ZeusMeter
 
 # A package registers a function ``device -> Meter`` under its name in this group.
 PLUGIN_GROUP = "joulenas.meters"
-# Our meters for each kind of device, the best first. A meter of another kind would read a device
-# that does not run the model.
+# Kind of device -> meters, best first. Those of the other kind read a device that does not run the
+# model.
 _COVERS = {"cuda": ("nvml", "zeus"), "cpu": ("rapl", "zeus", "estimate")}
 
 
 @dataclass(frozen=True, slots=True)
 class MeterStatus:
-    """Availability of one meter; ``detail`` describes what it reads, or the cause and a remedy."""
+    """Availability of one meter; ``detail`` is its source, or why it is absent and a remedy."""
 
     name: str
     is_available: bool
@@ -34,7 +34,7 @@ class MeterStatus:
 
 
 def parse_device(text: str) -> str:
-    """Return ``cpu`` or ``cuda:N`` in its canonical form, as in locks and records.
+    """Return ``cpu`` or ``cuda:N``, the form that locks and records use.
 
     Raises:
         ValueError: ``text`` is neither.
@@ -49,15 +49,15 @@ def choose_meter(name: str | None, device: str) -> Meter:
     """Return the meter called ``name``, or the best for ``device`` (``cpu`` or ``cuda:N``).
 
     Raises:
-        MeterError: it does not work here, or no meter covers the device.
-        ValueError: there is no meter of that name for such a device, or no such device.
+        MeterError: the meter does not work here, or no meter covers the device.
+        ValueError: no meter for such a device has that name, or ``device`` is invalid.
     """
     device = parse_device(device)
     makers = _makers(device)
     best = _COVERS[device.partition(":")[0]]
     if name is not None:
-        of_others = {other for covered in _COVERS.values() for other in covered} - set(best)
-        allowed = [maker for maker in makers if maker not in of_others]
+        of_other_kinds = {other for covered in _COVERS.values() for other in covered} - set(best)
+        allowed = [maker for maker in makers if maker not in of_other_kinds]
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -65,29 +65,29 @@ def choose_meter(name: str | None, device: str) -> Meter:
                 f"meter must be one of {', '.join(allowed)} for {device}, got {name!r}{hint}"
             )
         return makers[name]()
-    refusals = []
+    errors = []
     for candidate in best:
         try:
             return makers[candidate]()
         except MeterError as error:
-            refusals.append(str(error))
-    # The first refusal is that of the best meter for the device.
-    raise MeterError(refusals[0])
+            errors.append(str(error))
+    # The first error is that of the best meter for the device.
+    raise MeterError(errors[0])
 
 
 def limits_of(meter: Meter) -> str:
-    """Describe the limits of the board that ``meter`` reads, empty if it reports none."""
+    """Describe the limits of the board that ``meter`` reads; empty if it reports none."""
     board = meter.read_board()
     return "" if board is None else describe_limits(board.limits)
 
 
 def meter_names() -> tuple[str, ...]:
-    """Return the names of all meters, plug-ins included, whether or not they work here."""
+    """Return the names of all meters, plug-ins included, also of those that do not work here."""
     return tuple(_makers("cpu"))
 
 
 def survey(device: str = "cpu") -> list[MeterStatus]:
-    """Try every meter for ``device`` and return its availability."""
+    """Open every meter for ``device`` and return which are available."""
     statuses = []
     for name, make in _makers(device).items():
         try:
@@ -124,6 +124,6 @@ def _plugin(entry: EntryPoint, device: str) -> Meter:
     if not isinstance(meter, Meter):
         raise MeterError(
             f"meter {entry.name} ({entry.value}) must derive from predictors.meters.base.Meter, "
-            f"and {type(meter).__name__} lacks members of it"
+            f"got {type(meter).__name__}, which lacks members of it"
         )
     return meter

@@ -1,8 +1,7 @@
-"""Time the steps of a counter to a millisecond while the device is loaded.
+"""Time the steps of a counter to a millisecond while the device is under load.
 
-Batches take a tenth of a second and more. Polling only between them would place a step anywhere
-within a batch, an error of up to 3% for a window of 2 s. So a thread polls while the work waits
-for its device.
+A batch takes a tenth of a second or more. Polling only between batches would err by up to a batch,
+which is up to 3% of a window of 2 s. So a thread polls while the work waits for its device.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from collections.abc import Callable
 
 from predictors.meters.base import MeterError, Work
 
-# Longer than any counter's period; a counter without a step by then is dead.
+# Longer than the period of any counter that works.
 _TIMEOUT_S = 2.0
-_LOOK_S = 0.0005
+_POLL_S = 0.0005
 
 Step = tuple[float, int]
 
 
 class StepWatcher:
-    """Watcher of the next steps of several counters, which step at different times."""
+    """Detector of the steps of several counters, which step at different times."""
 
     def __init__(
         self,
@@ -29,34 +28,34 @@ class StepWatcher:
         *,
         background: bool = True,
     ) -> None:
-        """``read`` returns each counter's value; without ``background``, callers call ``poll``."""
+        """``read`` returns each counter's value. Without ``background``, callers call ``poll``."""
         self._read, self._clock, self._background = read, clock, background
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._shown: dict[str, int] = {}
+        self._values: dict[str, int] = {}
         self._polled_s = 0.0
         self._n_awaited = 0
         self._steps: dict[str, list[Step]] = {}
         self._failure: MeterError | None = None
 
     def wait(self, work: Work) -> dict[str, Step]:
-        """Run work until each counter steps; return each step's time and value.
+        """Run ``work`` until each counter steps; return the time and value of each step.
 
         Raises:
-            MeterError: a counter is lost or stands still.
+            MeterError: a counter cannot be read or does not step.
         """
         return {name: steps[0] for name, steps in self.follow(work, 1).items()}
 
     def follow(self, work: Work, n: int) -> dict[str, list[Step]]:
-        """Run work until each counter has stepped ``n`` times; return the steps.
+        """Run ``work`` until each counter has stepped ``n`` times; return the steps.
 
         Raises:
-            MeterError: a counter is lost or stands still.
+            MeterError: a counter cannot be read or does not step.
         """
         started_s = self._polled_s = self._clock()
         self._failure = None
-        self._shown = self._read()
-        self._steps = {name: [] for name in self._shown}
+        self._values = self._read()
+        self._steps = {name: [] for name in self._values}
         self._n_awaited = n
         self._stop.clear()
         thread = threading.Thread(target=self._poll_on, daemon=True)
@@ -68,7 +67,7 @@ class StepWatcher:
                 self.poll()
                 waited_s = self._clock() - started_s
                 if not self._is_over() and waited_s > _TIMEOUT_S * n:
-                    raise MeterError(f"the energy counter did not move for {waited_s:.1f} s")
+                    raise MeterError(f"the energy counter did not change for {waited_s:.1f} s")
         finally:
             self._stop.set()
             if self._background:
@@ -82,7 +81,7 @@ class StepWatcher:
         """Read the counters once and record steps, if any are awaited.
 
         Raises:
-            MeterError: a counter is lost.
+            MeterError: a counter cannot be read.
         """
         with self._lock:
             if self._is_over():
@@ -90,10 +89,10 @@ class StepWatcher:
             now = self._read()
             now_s = self._clock()
             for name, value in now.items():
-                if value != self._shown[name]:
-                    # The step was, on average, half-way since the last reading.
+                if value != self._values[name]:
+                    # On average the step was half-way between the last two readings.
                     self._steps[name].append(((self._polled_s + now_s) / 2, value))
-            self._shown = now
+            self._values = now
             self._polled_s = now_s
 
     def _is_over(self) -> bool:
@@ -102,7 +101,7 @@ class StepWatcher:
         )
 
     def _poll_on(self) -> None:
-        while not self._is_over() and not self._stop.wait(_LOOK_S):
+        while not self._is_over() and not self._stop.wait(_POLL_S):
             try:
                 self.poll()
             except MeterError as error:

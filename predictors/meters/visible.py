@@ -14,18 +14,18 @@ def visible_gpu(index: int, environment: Mapping[str, str] | None = None) -> int
     NVML lists every board; ``CUDA_VISIBLE_DEVICES`` hides and renumbers them for CUDA.
 
     Raises:
-        MeterError: the variable shows no such board, or shows a slice of one.
+        MeterError: the variable lists no such board, or a MIG slice.
     """
     listed = (os.environ if environment is None else environment).get("CUDA_VISIBLE_DEVICES")
     if listed is None:
         return index
     names = [name.strip() for name in listed.split(",")]
     # CUDA ignores the list from the first entry that is empty or -1.
-    ends = [i for i, name in enumerate(names) if name in ("", "-1")]
-    names = names[: ends[0]] if ends else names
+    stops = [i for i, name in enumerate(names) if name in ("", "-1")]
+    names = names[: stops[0]] if stops else names
     if index >= len(names):
         raise MeterError(
-            f"cuda:{index} must be one of the {len(names)} GPUs that CUDA_VISIBLE_DEVICES shows, "
+            f"cuda:{index} must be one of the {len(names)} GPUs in CUDA_VISIBLE_DEVICES, "
             f"got {listed!r}"
         )
     name = names[index]
@@ -38,5 +38,5 @@ def mig_sentence(device: int | str) -> str:
     """Return the error message for a board in MIG mode."""
     return (
         f"GPU {device} is in MIG mode: its counters cover the whole board, so the joules of one "
-        f"slice cannot be told; measure on a board without MIG"
+        f"slice cannot be measured; use a board without MIG"
     )

@@ -1,8 +1,7 @@
-"""Joules of AMD GPUs, Apple and Jetson chips (and NVIDIA) through Zeus. The one door to ``zeus``.
+"""Joules of AMD GPUs and of Apple and Jetson chips by Zeus. Only this module imports ``zeus``.
 
-Optional: ``pip install 'joulenas[zeus]'``. Zeus (You et al. 2023, NSDI) does not align
-windows with the counters' steps, so on NVIDIA boards our own meter is more accurate. This one is
-for other devices and for cross-checks.
+Optional: ``pip install 'joulenas[zeus]'``. Zeus (You et al. 2023, NSDI) also reads NVIDIA boards,
+but does not align windows with the counters' steps: there ``nvml`` is more accurate.
 """
 
 from __future__ import annotations
@@ -14,12 +13,12 @@ from typing import Any
 from predictors.meters.base import Meter, MeterError, Window, Work
 
 _KEY = "joulenas"
-# The sum of these parts is the total of an Apple chip; a Jetson reports its total.
+# An Apple chip reports these parts, a Jetson its total.
 _APPLE_PARTS = ("cpu_total_mj", "dram_mj", "gpu_mj", "gpu_sram_mj", "ane_mj")
 
 
 class ZeusMeter(Meter):
-    """``Meter`` over a ``zeus.monitor.ZeusMonitor``: one GPU, or the chip that holds the CPU."""
+    """``Meter`` of one GPU, or of the chip with the CPU, by ``zeus.monitor.ZeusMonitor``."""
 
     name = "zeus"
     is_estimate = False
@@ -31,7 +30,7 @@ class ZeusMeter(Meter):
         monitor: Any = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Watch ``device`` (``cpu`` or ``cuda:N``); the monitor may be replaced in tests.
+        """Open ``device`` (``cpu`` or ``cuda:N``); tests replace the monitor.
 
         Raises:
             MeterError: Zeus is not installed or does not support the device.
@@ -49,15 +48,15 @@ class ZeusMeter(Meter):
         elif self._monitor.cpu_indices:
             self._part, self.device = "cpu", "CPU packages"
         else:
-            raise MeterError("zeus finds no CPU or chip here whose joules it can read")
+            raise MeterError("zeus supports no CPU or chip of this machine")
         self.source = f"zeus-{self._part}"
 
     def begin(self, work: Work) -> None:
-        """See ``Meter.begin``. Zeus does not report when its counters step."""
+        """See ``Meter.begin``; Zeus does not report when its counters step."""
         if self._opened_s is not None:
             raise MeterError("a window is already open")
         try:
-            # Callers' work returns when the device has finished, so no synchronisation is needed.
+            # ``work`` returns when the device has finished, so Zeus need not synchronise.
             self._monitor.begin_window(_KEY, sync_execution=False, restart=True)
         except Exception as error:
             raise MeterError(f"zeus could not begin a window: {error}") from None
@@ -70,14 +69,14 @@ class ZeusMeter(Meter):
         opened_s, self._opened_s = self._opened_s, None
         duration_s = self._clock() - opened_s
         try:
-            seen = self._monitor.end_window(_KEY, sync_execution=False)
+            measurement = self._monitor.end_window(_KEY, sync_execution=False)
         except Exception as error:
             raise MeterError(f"zeus could not end a window: {error}") from None
-        energy_j = self._energy_j(seen)
+        energy_j = self._energy_j(measurement)
         if not energy_j > 0:
             raise MeterError(
-                f"zeus saw {energy_j} J in {duration_s:.2f} s: the window must be longer than "
-                f"its counter's step"
+                f"zeus returned {energy_j} J for {duration_s:.2f} s: the window must be longer "
+                f"than a step of its counter"
             )
         return Window(energy_j=energy_j, duration_s=duration_s)
 
@@ -85,14 +84,14 @@ class ZeusMeter(Meter):
         """See ``Meter.close``."""
         self._opened_s = None
 
-    def _energy_j(self, seen: Any) -> float:
+    def _energy_j(self, measurement: Any) -> float:
         if self._part == "gpu":
-            return float(sum(seen.gpu_energy.values()))
+            return float(sum(measurement.gpu_energy.values()))
         if self._part == "cpu":
-            return float(sum((seen.cpu_energy or {}).values()))
-        total_mj = getattr(seen.soc_energy, "total_energy_mj", None)
+            return float(sum((measurement.cpu_energy or {}).values()))
+        total_mj = getattr(measurement.soc_energy, "total_energy_mj", None)
         if total_mj is None:
-            parts = [getattr(seen.soc_energy, part, None) for part in _APPLE_PARTS]
+            parts = [getattr(measurement.soc_energy, part, None) for part in _APPLE_PARTS]
             total_mj = sum(part for part in parts if part is not None)
         return float(total_mj) / 1e3
 

@@ -13,10 +13,10 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, get_storag
 from optuna.trial import TrialState, create_trial
 from sources import sources, text_of, tree_of
 
-from experiments.benchmarks import optuna_internals
+from experiments.benchmarks.sampling import optuna_internals
 
 ROOT = Path(__file__).parents[2]
-ADAPTER = "experiments/benchmarks/optuna_internals.py"
+ADAPTER = "experiments/benchmarks/sampling/optuna_internals.py"
 # Attributes of Optuna's objects, and of no others here.
 PRIVATE = {"_trial_id", "_study_id", "_replay_result", "_cached_frozen_trial", "_CachedStorage"}
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.benchmarks import active_measuring
-from experiments.benchmarks.active_measuring import made_up, main, rows_needed, scores
+from experiments.benchmarks.prediction import active_measuring
+from experiments.benchmarks.prediction.active_measuring import made_up, main, rows_needed, scores
 
 
 def test_rows_needed_by_hand():

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from experiments.benchmarks import compression as benchmark
-from experiments.benchmarks.compression import Line, architecture_of, tables
+from experiments.benchmarks.compression import kinds
+from experiments.benchmarks.compression.kinds import Line, architecture_of, tables
 from experiments.results.record import kept
 from predictors.measurement.exclusive import DeviceLock
 from search_spaces.cost.counting import count
@@ -25,7 +25,7 @@ def test_choices_are_what_they_are_called():
     assert (both.d_ff, both.compression.precision) == (512, "int8")
     sparse = architecture_of("2:4", 256).layers[0].attention.compression
     assert (sparse.precision, sparse.sparsity) == ("bf16", "2:4")
-    workload = benchmark.workload_of(1)
+    workload = kinds.workload_of(1)
     assert count(half, workload).macs < count(plain, workload).macs / 2
 
 
@@ -51,7 +51,7 @@ def fake_shape(d_model, batch_size, device, on_choice):
 
 def test_a_quantised_choice_is_compared_with_the_compiled_plain_one():
     joules = {"bf16": 4.0, "bf16 compiled": 2.0, "int8": 3.0, "2:4": 3.0, "half-ffn int8": 3.0}
-    found = {choice: benchmark._joules_to_bf16(joules, choice) for choice in joules}
+    found = {choice: kinds._joules_to_bf16(joules, choice) for choice in joules}
     assert found["int8"] == found["half-ffn int8"] == 1.5
     assert found["2:4"] == 0.75 and found["bf16"] == 1.0
 
@@ -60,7 +60,7 @@ def test_a_quantised_choice_is_compared_with_the_compiled_plain_one():
 def test_a_reference_that_cannot_run_leaves_the_rest(monkeypatch, capsys, failing):
     # Without a compiler plain variants run op by op, and quantised ones not at all.
     monkeypatch.setenv("CXX", "no-such-compiler")
-    prepare = benchmark.prepare_for_inference
+    prepare = kinds.prepare_for_inference
 
     def prepared(model, architecture, inputs, **options):
         only = {block.compression.precision for block in architecture.blocks}
@@ -68,10 +68,10 @@ def test_a_reference_that_cannot_run_leaves_the_rest(monkeypatch, capsys, failin
             raise RuntimeError("no such kernel\nand a long story")
         return prepare(model, architecture, inputs, **options)
 
-    monkeypatch.setattr(benchmark, "prepare_for_inference", prepared)
-    monkeypatch.setattr(benchmark, "_TURN_S", 0.0)
-    monkeypatch.setattr(benchmark, "_joules", lambda calls, device: dict.fromkeys(calls, 2.0))
-    found = {line.choice: line for line in benchmark.run_shape(64, 1, "cpu", lambda _: None)}
+    monkeypatch.setattr(kinds, "prepare_for_inference", prepared)
+    monkeypatch.setattr(kinds, "_TURN_S", 0.0)
+    monkeypatch.setattr(kinds, "_joules", lambda calls, device: dict.fromkeys(calls, 2.0))
+    found = {line.choice: line for line in kinds.run_shape(64, 1, "cpu", lambda _: None)}
     assert f"{failing}: no such kernel" in capsys.readouterr().err
     assert found[failing].status == "absent" and found["rank-d/4"].joules_per_sample == 2.0
     assert found["rank-d/4"].joules_to_bf16 == (None if failing == "bf16" else 1.0)
@@ -81,7 +81,7 @@ def test_a_reference_that_cannot_run_leaves_the_rest(monkeypatch, capsys, failin
 
 def test_nobody_else_uses_the_device_while_choices_are_timed(monkeypatch):
     used, alone = [], []
-    timed = benchmark.time_in_turns
+    timed = kinds.time_in_turns
 
     def time_in_turns(calls, device, **others):
         other = DeviceLock(None, device)
@@ -92,13 +92,13 @@ def test_nobody_else_uses_the_device_while_choices_are_timed(monkeypatch):
         return timed(calls, device, **others)
 
     def eager(model, architecture, inputs, **others):
-        return benchmark.run_eagerly(model)
+        return kinds.run_eagerly(model)
 
-    monkeypatch.setattr(benchmark, "use_device", used.append)
-    monkeypatch.setattr(benchmark, "prepare_for_inference", eager)
-    monkeypatch.setattr(benchmark, "_TURN_S", 0.0)
-    monkeypatch.setattr(benchmark, "time_in_turns", time_in_turns)
-    benchmark.run_shape(64, 1, "cpu", lambda _: None)
+    monkeypatch.setattr(kinds, "use_device", used.append)
+    monkeypatch.setattr(kinds, "prepare_for_inference", eager)
+    monkeypatch.setattr(kinds, "_TURN_S", 0.0)
+    monkeypatch.setattr(kinds, "time_in_turns", time_in_turns)
+    kinds.run_shape(64, 1, "cpu", lambda _: None)
     assert used == ["cpu"]
 
 
@@ -114,16 +114,16 @@ def test_shapes_are_recorded_and_gone_on_from(monkeypatch, tmp_path, capsys):
         ran.append(arguments[:2])
         return fake_shape(*arguments)
 
-    monkeypatch.setattr(benchmark, "run_shape", run_shape)
+    monkeypatch.setattr(kinds, "run_shape", run_shape)
     path = tmp_path / "records.jsonl"
     command = ["--device", "cpu", "--records", str(path), "--no-accuracy", "--quiet"]
     command += ["--keep", str(tmp_path / "kept")]
     threads = torch.get_num_threads()
-    assert benchmark.main([*command, "--shapes", "64x1,128x2", "--budget-s", "0"]) == 0
+    assert kinds.main([*command, "--shapes", "64x1,128x2", "--budget-s", "0"]) == 0
     # However little time there is, a slice does one shape, or it would never end.
     assert ran == [(64, 1)] and "shapes left: 1" in capsys.readouterr().out
     assert not (tmp_path / "kept").exists()
-    assert benchmark.main([*command, "--shapes", "64x1,128x2"]) == 0
+    assert kinds.main([*command, "--shapes", "64x1,128x2"]) == 0
     assert ran == [(64, 1), (128, 2)] and "shapes left" not in capsys.readouterr().out
     (result,) = kept(tmp_path / "kept")
     assert [row["d_model"] for row in result.table("ratios").rows] == [64, 128]
@@ -143,6 +143,6 @@ def test_joules_have_a_column_only_where_a_meter_gave_some():
 
 @pytest.mark.parametrize("shapes", ["64", "64x", "65x1", "x1", "axb"])
 def test_wrong_shapes_are_one_line(shapes, capsys):
-    assert benchmark.main(["--device", "cpu", "--shapes", shapes]) == 2
+    assert kinds.main(["--device", "cpu", "--shapes", shapes]) == 2
     out, err = capsys.readouterr()
     assert out == "" and len(err.splitlines()) == 1 and "WIDTHxBATCH" in err

@@ -5,8 +5,8 @@ from json import dumps
 
 import pytest
 
-from experiments.benchmarks import early_stopping
-from experiments.benchmarks.early_stopping import (
+from experiments.benchmarks.sampling import early_stopping
+from experiments.benchmarks.sampling.early_stopping import (
     compare,
     is_ranked,
     main,

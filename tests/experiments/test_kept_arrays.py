@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmarks import kept_arrays
+from experiments.benchmarks.runtime import kept_arrays
 from experiments.results.record import kept
 
 

@@ -36,7 +36,7 @@ def result_of(**others):
         "hardware": "a-cpu-2-cores",
         "date": "2026-11-26",
         "about": "How fast it is.",
-        "command": "python -m experiments.benchmarks.predictor_speed --rows 20",
+        "command": "python -m experiments.benchmarks.prediction.predictor_speed --rows 20",
         "config": {"rows": 20, "marks": [1, 2]},
         "machine": machine,
         "versions": {"python": "3.11.7"},
@@ -187,9 +187,11 @@ def test_nothing_is_kept_unasked(tmp_path, monkeypatch, capsys):
 
 
 def benchmarks():
-    for path in sorted((ROOT / "experiments" / "benchmarks").glob("*.py")):
+    """The folder and the name of each, as its command has them: ``sampling.warm_start``."""
+    root = ROOT / "experiments" / "benchmarks"
+    for path in sorted(root.rglob("*.py")):
         if "def main(" in path.read_text():
-            yield path.stem
+            yield ".".join(path.relative_to(root).with_suffix("").parts)
 
 
 @pytest.mark.parametrize("name", list(benchmarks()))
@@ -200,7 +202,12 @@ def test_every_benchmark_can_keep_its_result(name, capsys):
     shown = capsys.readouterr().out
     assert ended.value.code == 0 and "--keep [FOLDER]" in shown
     # The command that is kept names the module.
-    assert f"usage: python -m experiments.benchmarks.{name} " in shown
+    assert f"usage: python -m experiments.benchmarks.{name} [-h]" in " ".join(shown.split())
+
+
+def test_a_benchmark_is_found_by_its_name():
+    names = [name.rpartition(".")[2] for name in benchmarks()]
+    assert len(names) > 15 and len(set(names)) == len(names)
 
 
 def test_every_kept_result_is_one():
@@ -214,11 +221,12 @@ def test_what_the_readme_names_is_there():
     files = re.findall(r"`([\w-]+\.json)`", text)
     assert len(files) >= 11 and set(files) <= {result.name for result in kept()}
     # Each with the benchmark that its command names.
-    rows = re.findall(r"\| `(\w+)(?: [^`]*)?` \|[^|]*\| `([\w-]+\.json)` \|", text)
+    rows = re.findall(r"\| `([\w.]+)(?: [^`]*)?` \|[^|]*\| `([\w-]+\.json)` \|", text)
     assert len(rows) == len(files)
     for name, file in rows:
-        assert f"benchmarks.{name}" in Result.read(FOLDER / file).command
-    named_here = re.findall(r"\| `(\w+)(?: [^`]*)?` \|", text)
+        command = Result.read(FOLDER / file).command
+        assert f"{command} ".startswith(f"python -m experiments.benchmarks.{name} ")
+    named_here = re.findall(r"^\|[^|]*\| `([\w.]+)(?: [^`]*)?` \|", text, re.MULTILINE)
     assert set(named_here) <= set(benchmarks())
 
 

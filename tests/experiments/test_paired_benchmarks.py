@@ -5,10 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments.benchmarks.compressed_twins import twin_of, verdict
-from experiments.benchmarks.distillation import Part
+from experiments.benchmarks.compression.compressed_twins import twin_of, verdict
 from experiments.benchmarks.paired import Difference
-from experiments.benchmarks.recovery import CASES, LARGE
+from experiments.benchmarks.training.distillation import Part
+from experiments.benchmarks.training.recovery import CASES, LARGE
 from nas.core.estimate import Estimate
 from nas.tasks.registry import get_task
 from nas.training.fit import fits_in

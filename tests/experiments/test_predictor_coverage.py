@@ -2,8 +2,8 @@
 
 import pytest
 
-from experiments.benchmarks.active_measuring import made_up
-from experiments.benchmarks.predictor_coverage import main, measure
+from experiments.benchmarks.prediction.active_measuring import made_up
+from experiments.benchmarks.prediction.predictor_coverage import main, measure
 
 
 def test_more_confidence_holds_more_with_wider_intervals():

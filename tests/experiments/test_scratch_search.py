@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.benchmarks.scratch_search import Outcome, Trainings, search, space
+from experiments.benchmarks.training.scratch_search import Outcome, Trainings, search, space
 from experiments.recipes import quickstart
 
 

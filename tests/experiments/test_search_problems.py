@@ -5,12 +5,16 @@ from itertools import product
 import numpy as np
 import pytest
 
-from experiments.benchmarks.search.evolve import best_front
-from experiments.benchmarks.search.flat import active, from_unit, grid, to_unit
-from experiments.benchmarks.search.problem import MINIMISED
-from experiments.benchmarks.search.problems import ProblemName, make_problem, parse_table
-from experiments.benchmarks.search.space import Parameter, choice, walk
-from experiments.benchmarks.search.synthetic import (
+from experiments.benchmarks.sampling.problems.evolve import best_front
+from experiments.benchmarks.sampling.problems.flat import active, from_unit, grid, to_unit
+from experiments.benchmarks.sampling.problems.problem import MINIMISED
+from experiments.benchmarks.sampling.problems.registry import (
+    ProblemName,
+    make_problem,
+    parse_table,
+)
+from experiments.benchmarks.sampling.problems.space import Parameter, choice, walk
+from experiments.benchmarks.sampling.problems.synthetic import (
     columns_of,
     layer_losses,
     layers,
@@ -18,7 +22,7 @@ from experiments.benchmarks.search.synthetic import (
     mixed_losses,
     mixed_optimum,
 )
-from experiments.benchmarks.search.tabular import Snapping, read_table
+from experiments.benchmarks.sampling.problems.tabular import Snapping, read_table
 from nas.pareto.dominance import non_dominated_mask
 
 

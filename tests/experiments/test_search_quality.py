@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.benchmarks import search_overhead, search_quality
-from experiments.benchmarks.search import peers
-from experiments.benchmarks.search.curves import (
+from experiments.benchmarks.sampling import search_overhead, search_quality
+from experiments.benchmarks.sampling.curves import (
     LEAST_REGRET,
     evaluations_to,
     over_time,
@@ -13,11 +12,12 @@ from experiments.benchmarks.search.curves import (
     regret,
     volume_curve,
 )
-from experiments.benchmarks.search.problems import ProblemName
-from experiments.benchmarks.search.report import table_of
-from experiments.benchmarks.search.results import Results, Run
-from experiments.benchmarks.search.running import Job, run_one
-from experiments.benchmarks.search.synthetic import mixed
+from experiments.benchmarks.sampling.peers import registry as peers
+from experiments.benchmarks.sampling.problems.registry import ProblemName
+from experiments.benchmarks.sampling.problems.synthetic import mixed
+from experiments.benchmarks.sampling.report import table_of
+from experiments.benchmarks.sampling.results import Results, Run
+from experiments.benchmarks.sampling.running import Job, run_one
 from nas.pareto.hypervolume import hypervolume
 
 
@@ -128,8 +128,8 @@ def test_a_botorch_column_that_is_not_active_stands_still():
     pytest.importorskip("botorch")
     import torch
 
-    from experiments.benchmarks.search.botorch_peer import conditions, fill
-    from experiments.benchmarks.search.space import choice
+    from experiments.benchmarks.sampling.peers.botorch_peer import conditions, fill
+    from experiments.benchmarks.sampling.problems.space import choice
 
     space = [choice("n", 2, 3, 4), *(choice(f"a_{i}", 1, 2, above=("n", i)) for i in range(4))]
     x = torch.tensor([[0.0, 1, 1, 1, 1], [0.5, 1, 1, 1, 1], [1.0, 1, 1, 1, 1]])

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.benchmarks import search_scale
-from experiments.benchmarks.scale.growth import exponent
-from experiments.benchmarks.scale.simulate import Point
+from experiments.benchmarks.runtime import search_scale
+from experiments.benchmarks.runtime.scale.growth import exponent
+from experiments.benchmarks.runtime.scale.simulate import Point
 from experiments.results.record import FOLDER, kept
 
 

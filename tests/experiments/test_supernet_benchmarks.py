@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from experiments.benchmarks.scratch_search import Outcome, space
-from experiments.benchmarks.supernet_cost import (
+from experiments.benchmarks.training.scratch_search import Outcome, space
+from experiments.benchmarks.training.supernet_cost import (
     Shared,
     break_even,
     curve_of,
     draw_curves,
     supernet_searches,
 )
-from experiments.benchmarks.supernet_fidelity import (
+from experiments.benchmarks.training.supernet_fidelity import (
     Row,
     Subsampled,
     digits,

@@ -4,14 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.benchmarks import search_quality
-from experiments.benchmarks.search import surrogate_table
-from experiments.benchmarks.search.problems import parse_table
-from experiments.benchmarks.search.results import Results
-from experiments.benchmarks.search.running import Job, run_one
-from experiments.benchmarks.search.space import choice
-from experiments.benchmarks.search.surrogate_table import encoded, qualities
-from experiments.benchmarks.search.tabular import read_table
+from experiments.benchmarks.sampling import search_quality
+from experiments.benchmarks.sampling.problems import surrogate_table
+from experiments.benchmarks.sampling.problems.registry import parse_table
+from experiments.benchmarks.sampling.problems.space import choice
+from experiments.benchmarks.sampling.problems.surrogate_table import encoded, qualities
+from experiments.benchmarks.sampling.problems.tabular import read_table
+from experiments.benchmarks.sampling.results import Results
+from experiments.benchmarks.sampling.running import Job, run_one
 
 WIDTHS = tuple("abcdef")
 KINDS = ("plain", "gated", "mixed")

@@ -1,6 +1,6 @@
 import pytest
 
-from experiments.benchmarks import forked_labels, quickstart_time
+from experiments.benchmarks.runtime import forked_labels, quickstart_time
 
 
 def test_fronts_of_a_seed_share_a_reference_point():

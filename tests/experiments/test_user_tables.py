@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.benchmarks import predictor_tables, search_quality
-from experiments.benchmarks.search.problems import make_problem, parse_table
-from experiments.benchmarks.search.tabular import read_table
+from experiments.benchmarks.prediction import predictor_tables
+from experiments.benchmarks.sampling import search_quality
+from experiments.benchmarks.sampling.problems.registry import make_problem, parse_table
+from experiments.benchmarks.sampling.problems.tabular import read_table
 from experiments.benchmarks.tables.plain import read_plain
 
 

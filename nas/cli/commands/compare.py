@@ -1,4 +1,4 @@
-"""``nas compare``: the fronts of two runs, or of one run on two devices, side by side."""
+"""``nas compare``: compare the fronts of two runs, or of one run on two devices."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if len(names) > 2:
         raise ValueError(f"device must be given once or twice, got {', '.join(names)}")
     if arguments.run_b is None and len(set(names)) < 2:
-        raise ValueError("name RUN_B, or two devices with --device, to compare a run on them")
+        raise ValueError("RUN_B must be given, or --device twice for one run on two devices")
     runs = loaded_pair((arguments.run_a, arguments.run_b or arguments.run_a), arguments.storage)
     compared = compare_runs(on_device(runs[0], names[0]), on_device(runs[1], names[-1]))
     data = {"schema": SCHEMA_VERSION} | compared.to_dict()
@@ -64,13 +64,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def render(compared: RunsCompared) -> str:
-    """Render the members of both fronts, then the figures."""
+    """Render the members of both fronts, then the hypervolumes."""
     metric = get_metric(compared.runs[0].members[0].metric)
     reference = reference_text(compared.objectives, compared.reference, metric)
     why = (
         "as set"
         if compared.reference_is_set
-        else "a tenth of the joint extent beyond the worst of both"
+        else "beyond the worst of both fronts by a tenth of their joint range"
     )
     lines = [render_columns(*_table(compared)), ""]
     for side in compared.runs:

@@ -1,4 +1,4 @@
-"""``nas explain``: why a trial is on the Pareto front of its run, or is not."""
+"""``nas explain``: explain why a trial is on the Pareto front of its run, or is not."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ _UNITS = {
 
 def _broken(broken: Broken) -> str:
     show = _UNITS[broken.limit]
-    return f"{broken.limit} allows {show(broken.allowed)}, and it has {show(broken.value)}"
+    return f"{broken.limit} allows {show(broken.allowed)}, the trial has {show(broken.value)}"
 
 
 def _dominator(dominator: Dominator, quality: float, metric: Metric) -> list[str]:

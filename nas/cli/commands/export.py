@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nas.tasks.base.metric import Metric
 
 
-HELP = "write a trial as a verified artifact, or a checkpoint cut to an architecture"
+HELP = "write a trial as a verified artifact, or a checkpoint pruned to an architecture"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--architecture",
         type=Path,
         metavar="FILE",
-        help="with --from: architecture that the checkpoint is cut to, as JSON",
+        help="with --from: architecture to which the checkpoint is pruned, as JSON",
     )
     parser.add_argument(
         "--trial", type=int, help="trial number (default: the recommended member of nas front)"
@@ -146,7 +146,7 @@ def _check_one_choice(arguments: argparse.Namespace) -> None:
     """Raise ``ValueError`` if both a trial and a query are given."""
     is_set = [getattr(arguments, name) is not None for name in _QUERY]
     if arguments.trial is not None and any((*is_set, arguments.knee, arguments.recommended)):
-        raise ValueError("--trial names one member already; leave the other options out")
+        raise ValueError("--trial already names one member: leave out options that choose one")
 
 
 def _choose(
@@ -172,12 +172,12 @@ def _choose(
         rule = "the cheapest within one standard error of the best"
         return front.recommended().trial, f", recommended ({rule})"
     if arguments.min_quality is not None and arguments.max_joules is None:
-        return front.members[0].trial, ", the cheapest that is good enough"
+        return front.members[0].trial, ", the cheapest of at least this quality"
     return front.best().trial, ", the best within the limits"
 
 
 def _describe(stored: dict[str, Any], metric: Metric) -> str:
-    """Return one line on a further format: size, difference of outputs, quality, joules."""
+    """Return one line on a format: its size, difference of outputs, quality and joules."""
     verified = stored["verified"]
     reading = verified["reading"]
     size = format_bytes(sum(stored["files"].values()))

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.compare or ():
         architectures = read_named(path)
         if len(architectures) != 1:
-            raise ValueError(f"--compare must be given one architecture a file, got {path}")
+            raise ValueError(f"--compare requires one architecture per file, got {path}")
         named += architectures
     protocol = _protocol(arguments, device, named)
     meter = choose_meter(arguments.meter, device)
@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure_items(arguments: argparse.Namespace, bench: Bench, items: list[PlanItem]) -> int:
-    """Measure the items, at batch sizes of their own with ``--batch-size auto``."""
+    """Measure the items; ``--batch-size auto`` chooses the batch size of each."""
     from nas.cli.output.measure_report import report
     from predictors.campaign.batch_sizes import measure_batch_sizes
     from predictors.campaign.plan import plan_items
@@ -111,7 +111,7 @@ def _phases(arguments: argparse.Namespace, workload: Workload) -> list[Workload]
 
 
 def _protocol(arguments: argparse.Namespace, device: str, named: Sequence[Named]) -> Protocol:
-    """Return the protocol of the options, else of the records, else the device's default."""
+    """Return the protocol of the options, else that of the records, else the device's default."""
     from dataclasses import replace
 
     from predictors.measurement.protocol import get_protocol
@@ -127,7 +127,7 @@ def _protocol(arguments: argparse.Namespace, device: str, named: Sequence[Named]
 
 
 def _from_files(arguments: argparse.Namespace, named: Sequence[Named]) -> list[PlanItem]:
-    """Return the architectures of files, each on the options' workload or its record's."""
+    """Return the architectures of files, each with the workload of the options or its record."""
     from predictors.campaign.plan import PlanItem
 
     of_options = _workload(arguments, arguments.regime or "throughput")
@@ -147,7 +147,7 @@ def _from_files(arguments: argparse.Namespace, named: Sequence[Named]) -> list[P
 def _available_space(
     arguments: argparse.Namespace, bench: Bench, workloads: Sequence[Workload]
 ) -> SearchSpace:
-    """Return the space without choices that do not run, and note those only simulated."""
+    """Return the space without choices that do not run; print those that are only simulated."""
     from nas.searching.controller.available import available_space, unreal_choices
     from search_spaces.cost.kernels import rows_read
     from search_spaces.space.presets import get_space
@@ -209,7 +209,7 @@ def _sampled(arguments: argparse.Namespace, bench: Bench) -> list[PlanItem]:
     n = len({item.architecture for item in plan.items})
     if n < arguments.sample and not arguments.quiet:
         print(
-            f"space {space.name} gave {n} architectures that fit, --sample is {arguments.sample}",
+            f"space {space.name} has {n} architectures that fit, --sample is {arguments.sample}",
             file=sys.stderr,
         )
     return [
@@ -243,7 +243,7 @@ def _measure(
             timeout_s=timeout_s,
         )
 
-    # A sample is in random order already, a file may be sorted.
+    # Samples are in random order already; files may be sorted.
     seed = None if arguments.space else bench.seed
     plan = plan_items(items, protocol=bench.protocol, device=bench.place, seed=seed)
     if pending_items(plan, path, retry_failed=arguments.retry_failed):
@@ -259,7 +259,7 @@ def _records_path(arguments: argparse.Namespace) -> Path:
     """Return the file of records; warn of a truncated line in it.
 
     Raises:
-        ValueError: it cannot be written, or contains something else.
+        ValueError: the file cannot be written, or has something other than records.
     """
     from nas.cli.options.architecture_files import read_complete_records
 
@@ -278,7 +278,7 @@ def _compare(arguments: argparse.Namespace, bench: Bench, pair: Sequence[PlanIte
     first, second = pair
     if first.workload != second.workload:
         raise ValueError(
-            f"--compare must be given architectures on one workload, got "
+            f"--compare requires architectures with one workload, got "
             f"{first.workload.key} and {second.workload.key}"
         )
     with MeasureProgress(quiet=arguments.quiet) as progress:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def measure_checkpoint(arguments: argparse.Namespace, bench: Bench, batch_size: int | None) -> int:
-    """Measure what the records lack, and print the table of precisions."""
+    """Measure what is not in the records yet, and print the table of precisions."""
     from nas.cli.options.architecture_files import read_complete_records
     from nas.measuring.measure import DEFAULT_ROUNDS, plan_measurement, run_plan
 

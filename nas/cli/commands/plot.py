@@ -1,4 +1,4 @@
-"""``nas plot``: pictures of a run, at the width of a paper's column."""
+"""``nas plot``: draw charts of a run or a checkpoint, as wide as a paper's column."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--what",
         choices=WHAT,
-        help="one picture (default: every picture that the run has data for)",
+        help="one chart (default: every chart that the run has data for)",
     )
     parser.add_argument(
         "--trial",
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     to: Path = arguments.to
     one_file = to.suffix != ""
     if one_file and arguments.what is None and arguments.checkpoint is None:
-        raise ValueError(f"to must be a folder where --what is left out, got {to}")
+        raise ValueError(f"to must be a folder without --what, got {to}")
     if one_file:
         check_ending(to)
     if arguments.trial is not None and arguments.what not in (None, "architecture"):
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             save(charts(name), path)
         except ValueError as error:
-            # Without --what, report the pictures that the run has no data for, and draw the rest.
+            # Without --what, report the charts that the run has no data for, and draw the others.
             if len(names) == 1:
                 raise
             missing[name] = str(error)
@@ -96,22 +96,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_source(arguments: argparse.Namespace) -> None:
-    """Raise ``ValueError`` unless there is a run or a checkpoint, and nothing of the other."""
+    """Raise ``ValueError`` unless there is a run or a checkpoint, without options of the other."""
     if (arguments.run is None) == (arguments.checkpoint is None):
-        raise ValueError("name a run or --from DIR, one of both")
+        raise ValueError("either a run or --from DIR must be given")
     if arguments.checkpoint is None:
         return
     if arguments.what not in (None, "architecture"):
-        raise ValueError(f"--from has an architecture to draw: leave out --what {arguments.what}")
+        raise ValueError(f"--from draws only the architecture: leave out --what {arguments.what}")
     for option, value in (("--trial", arguments.trial), ("--storage", arguments.storage)):
         if value is not None:
-            raise ValueError(f"{option} is of a run: leave it out with --from")
+            raise ValueError(f"{option} applies to a run: leave it out with --from")
 
 
 def _charts(
     arguments: argparse.Namespace,
 ) -> tuple[Callable[[str], tuple[Chart, ...]], tuple[str, ...]]:
-    """Return what makes the charts of a name, and the names."""
+    """Return the function that makes the charts of a name, and the names."""
     if arguments.checkpoint is not None:
         from nas.charts.architecture import architecture_chart
 

@@ -1,4 +1,4 @@
-"""``nas predictor evaluate``: errors of predictions on held-out records, beside baselines."""
+"""``nas predictor evaluate``: evaluate predictions on held-out records, beside baselines."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def read_corrected(
     """Read distinct records of all files, correct them for drift, and group them by device.
 
     Raises:
-        ValueError: a file is missing or holds something else, or there is no measurement.
+        ValueError: a file is missing or is not of records, or there is no measurement.
     """
     from nas.cli.options.architecture_files import read_complete_records
     from predictors.energy.evaluation import by_device
@@ -114,7 +114,7 @@ def read_corrected(
     corrected, drifts = correct_drift(list(distinct.values()))
     if not corrected:
         names = ", ".join(map(str, paths))
-        raise ValueError(f"records {names} must hold one or more measurements, got none")
+        raise ValueError(f"records {names} must have at least one measurement, got none")
     return by_device(corrected), drifts
 
 
@@ -126,8 +126,8 @@ def _check_plot(path: Path, n_devices: int) -> None:
         raise ValueError(f"plot must be a file in a writable folder, got {path}")
     if n_devices > 1:
         raise ValueError(
-            f"--plot draws one device under one protocol and one set of limits, and the records "
-            f"hold {n_devices}"
+            f"--plot draws one device under one protocol and one set of limits, but the records "
+            f"have {n_devices}"
         )
 
 
@@ -176,8 +176,6 @@ def render(evaluation: Evaluation, first: EnergyRecord) -> str:
         f"{evaluation.n_sessions} sessions, {workloads}",
         *_render_ceiling(evaluation.ceiling),
     ]
-    if evaluation.is_estimate:
-        lines.insert(1, "joules are estimates: errors are against estimates")
     for split in evaluation.splits:
         lines += ["", *_render_split(split)]
     lines += [

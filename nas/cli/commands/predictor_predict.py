@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task",
         default=None,
-        help="task whose workload is predicted (default: digits); with --from, the name of it",
+        help="task whose workload is predicted (default: digits); with --from, the task's name",
     )
     parser.add_argument(
         "--batch-size", type=int, help="samples per batch (default: 128; 1 with --from)"
@@ -129,7 +129,7 @@ def _of_checkpoint(arguments: argparse.Namespace) -> list[tuple[Architecture, Wo
 
 
 def _text(data: Mapping[str, Any]) -> str:
-    estimate = ", of an estimate" if data["is_estimate"] else ""
+    estimate = " from estimates" if data["is_estimate"] else ""
     head = (
         "architecture",
         "workload",
@@ -145,7 +145,7 @@ def _text(data: Mapping[str, Any]) -> str:
             format_joules(row["energy_j"]),
             row["unit"],
             f"[{format_joules(row['low_j'])}, {format_joules(row['high_j'])}]",
-            "yes" if row["in_range"] else "no: trained on others",
+            "yes" if row["in_range"] else "no: not trained on such",
         )
         for row in data["predictions"]
     ]

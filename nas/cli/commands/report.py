@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--optuna",
         type=Path,
         metavar="FILE",
-        help="write the study as a journal that optuna-dashboard opens, in place of the page",
+        help="write the study as a journal for optuna-dashboard instead of the page",
     )
     add_json(parser)
 
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError("device must be left out with --watch, which shows the first")
         return _watch(arguments)
     if arguments.port is not None:
-        raise ValueError(f"port must go with --watch, got {arguments.port}")
+        raise ValueError(f"port requires --watch, got {arguments.port}")
     from nas.reporting.data import page_data
     from nas.reporting.page import write_page
 

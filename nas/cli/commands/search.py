@@ -30,7 +30,7 @@ add_options = add_search_options
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
-    # Check cheap options first: a mistake must not cost a wait.
+    # Check cheap options first, so that a mistake is reported at once.
     from nas.store.cluster_address import LOCAL
     from nas.store.driver import Driver
 
@@ -62,7 +62,7 @@ def _search(
         )
         for line in (*notes, *_before(arguments, config), *_warm_start_notes(arguments, config)):
             print(f"note: {line}", file=sys.stderr)
-    # Only after every check: the estimate takes a second or two.
+    # The estimate takes a second or two, so it follows all checks.
     expected = partial(_expected, arguments, config)
     server = ExitStack()
 
@@ -72,11 +72,11 @@ def _search(
 
     progress = SearchProgress(
         quiet=arguments.quiet,
-        # Without workers this process trains, which a thread would disturb.
+        # Without workers this process trains, and a thread would slow it down.
         before=expected if arguments.workers == 0 else tuple,
         beside=beside,
     )
-    # The progress ends first: it waits for its thread.
+    # Leaving the progress first waits for its thread.
     with server, progress:
         done = nas.search(
             config,
@@ -105,7 +105,7 @@ def _measuring_server(
 def _probing(arguments: argparse.Namespace) -> Iterator[None]:
     """Probe kernels on a node of the cluster if this machine lacks the device.
 
-    That is so on a head node that trains nothing.
+    A head node that trains nothing may lack it.
     """
     if arguments.address is None or _is_here(arguments.device):
         yield
@@ -201,7 +201,7 @@ def _has_begun(arguments: argparse.Namespace) -> bool:
         return True
     if arguments.run is None:
         return bool(_started_runs(arguments.recipe or Path(arguments.task).stem))
-    # Loading the run refuses a folder of anything else.
+    # A folder that is not a run is refused when it is loaded.
     return arguments.run.is_dir() and any(arguments.run.iterdir())
 
 
@@ -235,7 +235,7 @@ def _run_folder(arguments: argparse.Namespace, name: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # Fails if the folder is not empty, which is then a run.
+        # Removal fails if the folder is not empty: then it is a run.
         with suppress(OSError):
             folder.rmdir()
 
@@ -258,7 +258,7 @@ def _reserved(name: str) -> Path:
 
 
 def report(done: Run, *, as_json: bool) -> int:
-    """Print the result of a search; the exit code says whether it finished."""
+    """Print the result of a search; return the exit code, 0 if it finished."""
     from nas.analysis.account import render_account
     from nas.analysis.summary import summarise
     from nas.cli.commands.front import render_json, render_table

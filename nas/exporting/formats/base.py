@@ -19,10 +19,10 @@ from search_spaces.workload import Workload
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# Largest difference of an output, relative to 1 + the largest output: fp32 sums in another order,
-# or bf16 values that are rounded to 8 bits of mantissa a few times.
+# Allowed difference of an output, relative to 1 + the largest output: other runtimes sum fp32 in
+# another order, and round bf16 to 8 bits of mantissa at other places.
 _FP32_TOLERANCE, _BF16_TOLERANCE = 1e-3, 0.03
-# Change of quality when bf16 is computed in another order.
+# Allowed change of quality in bf16.
 _BF16_QUALITY = 0.01
 
 
@@ -30,8 +30,8 @@ _BF16_QUALITY = 0.01
 class Loaded:
     """A reloaded network: ``call`` maps a batch of inputs to logits, both on its device.
 
-    ``module`` is the same as a torch module, if it is one: then its joules are those of the
-    compiled module, as in the search.
+    ``module`` is the network as a torch module, if it is one. Its joules are then measured after
+    compilation, as in the search.
     """
 
     call: Callable[[Tensor], Tensor]
@@ -41,13 +41,13 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Reason why a format does not support a network; ``gene`` is its gene and value, if any."""
+    """What a format does not support in a network; ``gene`` is its gene and value, if any."""
 
     text: str
     gene: str | None = None
 
     def __str__(self) -> str:
-        """Return the reason."""
+        """Return the text."""
         return self.text
 
 
@@ -57,8 +57,8 @@ class StoredNetwork(abc.ABC):
     Attributes:
         name: its name on the command line.
         has_outputs: whether its outputs must equal the network's; if not, quality is judged.
-        on_cpu: whether it runs on the CPU, whatever device the search used.
-        other_batches: further batch sizes whose outputs must equal those of the whole batch.
+        on_cpu: whether it runs on the CPU even if the search used another device.
+        other_batches: further batch sizes, whose outputs must equal those of the whole batch.
     """
 
     name: ClassVar[str]
@@ -67,14 +67,17 @@ class StoredNetwork(abc.ABC):
     other_batches: ClassVar[tuple[int, ...]] = (1, 3)
 
     def output_tolerance(self, architecture: Architecture, largest: float) -> float | None:
-        """Return the allowed difference of outputs up to ``largest``; ``None``: not judged."""
+        """Return the allowed difference of outputs, or ``None`` if they are not judged.
+
+        ``largest`` is the largest absolute output.
+        """
         if not self.has_outputs:
             return None
         relative = _BF16_TOLERANCE if _has_bf16(architecture) else _FP32_TOLERANCE
         return relative * (1 + largest)
 
     def quality_tolerance(self, architecture: Architecture) -> float:
-        """Return the allowed change of quality besides one sample, if outputs are judged."""
+        """Return the allowed change of quality if outputs are judged; one sample is added."""
         return _BF16_QUALITY if _has_bf16(architecture) else 0.0
 
     @abc.abstractmethod
@@ -114,14 +117,14 @@ class ExportFormat(StoredNetwork):
     def refusal(
         self, architecture: Architecture, workload: Workload, device: str
     ) -> Refusal | None:
-        """Return why this format does not support the network as it runs on ``device``.
+        """Return what this format does not support in the network as it runs on ``device``.
 
-        Simulated sparsity is zeros in dense weights, which every format supports.
+        Simulated sparsity consists of zeros in dense weights, which every format supports.
         """
         if architecture.family != TRANSFORMER and not self.is_for_families:
             return Refusal(f"networks of the family {architecture.family}")
         if architecture.decoder is not None:
-            return Refusal("an encoder-decoder, whose translations are a loop of steps")
+            return Refusal("encoder-decoders, which generate in a loop of steps")
         for placed in architecture.placed_blocks:
             compression, block = placed.spec.compression, placed.path.rpartition(".")[2]
             if compression.precision not in self.precisions:
@@ -131,7 +134,7 @@ class ExportFormat(StoredNetwork):
                 text = f"{compression.sparsity} kernels ({placed.path})"
                 return Refusal(text, f"{block}_sparsity {compression.sparsity}")
         if workload.phase is not None:
-            return Refusal(f"the cache that phase {workload.phase} is measured with")
+            return Refusal(f"the cache of phase {workload.phase}")
         return None
 
     @abc.abstractmethod

@@ -1,4 +1,4 @@
-"""Read the networks that formats convert from an artifact's folder."""
+"""Load an artifact's network in the forms that formats convert."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def compressed_network(folder: Path) -> nn.Module:
 
 
 def fp32_network(folder: Path) -> nn.Module:
-    """Return the network with its trained fp32 weights; zeros of sparse blocks stay zeros."""
+    """Return the network in fp32; weights that sparsity set to zero stay zero."""
     architecture, _ = read_description(folder)
     return compress(load_any_network(folder), in_fp32(architecture))
 
@@ -39,6 +39,6 @@ def in_fp32(architecture: Architecture) -> Architecture:
 
 
 def blank_inputs(workload: Workload, *, batch: int) -> Tensor:
-    """Return inputs without the user's data, because some formats store them."""
+    """Return inputs of ones: some formats store them, and the user's data are private."""
     dtype = torch.float32 if workload.is_image else torch.int64
     return torch.ones((batch, *workload.input_shape), dtype=dtype)

@@ -1,7 +1,7 @@
-"""``model.onnx``: the trained weights in fp32 for ONNX runtimes, and quantised by onnxruntime.
+"""ONNX formats: the network in fp32, and in int8 as quantised by onnxruntime.
 
-The only module that imports ``onnx`` and ``onnxruntime``. On CPUs onnxruntime has no kernel for
-products of bf16 or of torchao's int8, so both files are converted from the fp32 weights.
+Only this module imports ``onnx`` and ``onnxruntime``. onnxruntime has no CPU kernels for matrix
+products in bf16 or in torchao's int8, so both formats are converted from the fp32 weights.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 OPSET = 20
 ONNX, ONNX_INT8 = "model.onnx", "model-int8.onnx"
 INPUTS, OUTPUTS = "inputs", "outputs"
-# A protocol buffer has less than 2 GiB.
+# The file is one protocol buffer, which must be smaller than 2 GiB.
 _MOST_PARAMS = 500_000_000
 
 
 class _OnnxRuntimeFormat(ExportFormat):
-    """A format whose first file onnxruntime runs on the CPU."""
+    """Base of formats that onnxruntime runs on the CPU, from the first of their files."""
 
     packages = ("onnx", "onnxscript", "onnxruntime")
     on_cpu = True
@@ -44,7 +44,7 @@ class _OnnxRuntimeFormat(ExportFormat):
         """See ``ExportFormat.refusal``."""
         params = count(architecture, workload).params
         if params > _MOST_PARAMS:
-            return Refusal(f"{params:,} parameters in one file, but {_MOST_PARAMS:,}")
+            return Refusal(f"more than {_MOST_PARAMS:,} parameters, got {params:,}")
         return super().refusal(architecture, workload, device)
 
     def load(self, folder: Path, *, device: str, threads: int) -> Loaded:
@@ -58,7 +58,7 @@ class _OnnxRuntimeFormat(ExportFormat):
         onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        # Spinning threads would use CPU time, from which joules are estimated.
+        # Spinning threads use CPU seconds, from which joules are estimated.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
             session = onnxruntime.InferenceSession(
@@ -76,7 +76,7 @@ class _OnnxRuntimeFormat(ExportFormat):
 
 
 class OnnxFormat(_OnnxRuntimeFormat):
-    """The network in fp32."""
+    """The network in fp32, as ``model.onnx``."""
 
     name = "onnx"
     title = "ONNX, fp32"
@@ -90,11 +90,11 @@ class OnnxFormat(_OnnxRuntimeFormat):
 
 
 class OnnxInt8Format(_OnnxRuntimeFormat):
-    """The fp32 network, its products with weights quantised by onnxruntime.
+    """The network with linear layers in int8, quantised by onnxruntime, as ``model-int8.onnx``.
 
-    Weights are int8 with a scale for each output; activations are quantised dynamically with one
-    scale for the batch. Weights use 7 of the 8 bits: CPUs without VNNI sum pairs of products in 16
-    bits, which saturate with 8 (onnxruntime's pages on quantisation, "reduce_range").
+    Weights have one scale per output channel. Activations are quantised at run time, with one
+    scale per batch. Weights use 7 of the 8 bits, because CPUs without VNNI add pairs of products
+    in 16 bits, which overflow with 8 (option ``reduce_range`` of onnxruntime).
     """
 
     name = "onnx-int8"
@@ -123,11 +123,11 @@ class OnnxInt8Format(_OnnxRuntimeFormat):
 
 
 def _fp32_model(folder: Path) -> onnx.ModelProto:
-    """Return the artifact's fp32 network, for batches of any size."""
+    """Convert the artifact's network in fp32, for batches of any size."""
     import torch
 
     _, workload = read_description(folder)
-    # Gradients are enabled because attention without them is written for torch's compiler.
+    # Without gradients attention takes a path that is written for ``torch.compile``.
     with _quietly(), torch.enable_grad():
         program = torch.onnx.export(
             fp32_network(folder),
@@ -147,7 +147,7 @@ def _fp32_model(folder: Path) -> onnx.ModelProto:
 
 
 def _strip_source_paths(model: onnx.ModelProto) -> None:
-    """Remove paths of this machine's source files."""
+    """Remove the paths of source files, which name folders of this machine."""
     graph = model.graph
     for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del item.metadata_props[:]
@@ -158,7 +158,7 @@ def _strip_source_paths(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Silence warnings of both packages about optional parts."""
+    """Silence warnings of the exporter and of onnxruntime about optional parts."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""``python/``: a stand-alone module for exactly this network, with its weights beside it."""
+"""``python/``: a stand-alone module of this network, and its weights in the same folder."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _VENDORS = frozenset({"torch", "safetensors"})
 
 
 class PythonFormat(ExportFormat):
-    """The stand-alone module."""
+    """The stand-alone module and its weights."""
 
     name = "python"
-    title = "a module of its own for torch"
+    title = "a stand-alone torch module"
     folder: ClassVar[str] = "python"
     files: ClassVar[tuple[str, ...]] = (f"python/{SOURCE}", f"python/{STORED}")
     precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16"})
@@ -42,7 +42,7 @@ class PythonFormat(ExportFormat):
         architecture, workload = read_description(folder)
         source = write_source(architecture, workload, read_labels(folder))
         (to / SOURCE).write_text(source, encoding="utf-8")
-        # The source casts without a module, so names lack the wrapper's ``block``.
+        # Networks cast precisions by a wrapper with the attribute ``block``; the source has none.
         tensors = {
             name.replace(".block.", "."): tensor.contiguous()
             for name, tensor in compressed_network(folder).state_dict().items()
@@ -60,10 +60,10 @@ class PythonFormat(ExportFormat):
         path = folder / self.folder / SOURCE
         if not path.is_file():
             raise ValueError(f"{path} must exist, and does not")
-        foreign = sorted(set(imported(path.read_text(encoding="utf-8"))) - _VENDORS)
-        foreign = [name for name in foreign if name not in sys.stdlib_module_names]
+        imports = sorted(set(imported(path.read_text(encoding="utf-8"))) - _VENDORS)
+        foreign = [name for name in imports if name not in sys.stdlib_module_names]
         if foreign:
-            raise ValueError(f"{path} must import torch and safetensors alone, got {foreign[0]}")
+            raise ValueError(f"{path} must import only torch and safetensors, got {foreign[0]}")
         network = _run(path).load(device=device)
         return Loaded(run_eagerly(network).call, f"torch {torch.__version__}", network)
 
@@ -78,7 +78,7 @@ def imported(source: str) -> Iterator[str]:
 
 
 def read_labels(folder: Path) -> list[str] | None:
-    """Return the names of the artifact's outputs, if it has any."""
+    """Return the names of the artifact's outputs, or ``None`` if it has none."""
     path = folder / LABELS
     labels: list[str] | None = read_json(path).get("labels") if path.is_file() else None
     return labels

@@ -1,26 +1,26 @@
-"""Text of the stand-alone module, with the conditions of ``standalone_source``."""
+"""Template of the stand-alone module; ``standalone_source`` describes its directives."""
 
 TEMPLATE = '''\
-"""A Transformer that JouleNAS found, by itself: torch and safetensors are all that it needs.
+"""A Transformer exported by JouleNAS: one module that requires only torch and safetensors.
 
     from model import load
 
-    network = load()             # reads model.safetensors beside this file
+    network = load()             # reads model.safetensors in this file's folder
     outputs = network(inputs)
 
-Inputs: a batch of $inputs;
+Inputs: a batch of $inputs.
 %if image
-standardised as in training.
+Images must be standardised as in training.
 %end
 %if decoder
-the first of a text, or all.
+Texts may have fewer tokens.
 %end
-%if mask
-$padding is padding.
+%if padding
+Token $padding is padding.
 %end
 Outputs: $outputs.
 
-Names of tensors end with their shapes: B batch, T tokens, D width, Q query heads, K key-value
+Names of tensors end with their shape: B batch, T tokens, D width, Q query heads, K key-value
 heads, E features of a head, C channels or classes, H height, W width.
 """
 
@@ -40,7 +40,7 @@ $constants
 
 
 class LowRank(nn.Module):
-    """A product in two factors, which hold fewer weights than the whole."""
+    """A linear layer of low rank: its weight matrix is the product of two smaller ones."""
 
     def __init__(self, d_in: int, d_out: int, rank: int, bias: bool) -> None:
         super().__init__()
@@ -52,19 +52,20 @@ class LowRank(nn.Module):
 
 
 def projection(d_in: int, d_out: int, rank: int | None, bias: bool) -> nn.Module:
-    """Two factors where there is a rank that saves weights, else one matrix."""
+    """Return a low-rank layer if ``rank`` saves weights, else a dense one."""
     if rank is not None and rank * (d_in + d_out) < d_in * d_out:
         return LowRank(d_in, d_out, rank, bias)
     return nn.Linear(d_in, d_out, bias=bias)
 
 
 def norm(width: int) -> nn.Module:
+    """Return a normalisation layer over ``width`` features."""
     return $norm(width, eps=$epsilon)
 
 %if rotary
 
-def rotation(n_tokens: int, d_head: int, device: torch.device) -> Tensor:
-    """Cosines and sines of each feature's angle at each position (rotary positions)."""
+def rotary_angles(n_tokens: int, d_head: int, device: torch.device) -> Tensor:
+    """Return cosines and sines of the rotary position embedding, (2, tokens, features)."""
     exponents = torch.arange(0, d_head, 2, dtype=torch.int64, device=device).float() / d_head
     frequencies = 1.0 / ($theta**exponents)
 %if linear_scaling
@@ -80,14 +81,17 @@ def rotation(n_tokens: int, d_head: int, device: torch.device) -> Tensor:
     return torch.stack([angles.cos(), angles.sin()])
 
 
-def rotate(x_BHTE: Tensor, turn_2TE: Tensor) -> Tensor:
-    cosines, sines = turn_2TE.to(x_BHTE.dtype).unbind()
+def rotate(x_BHTE: Tensor, angles_2TE: Tensor) -> Tensor:
+    """Apply the rotary position embedding to queries or keys; here H counts heads."""
+    cosines, sines = angles_2TE.to(x_BHTE.dtype).unbind()
     first, second = x_BHTE.chunk(2, dim=-1)
     return x_BHTE * cosines + torch.cat([-second, first], dim=-1) * sines
 
 %end
 
 class Attention(nn.Module):
+    """Multi-head attention, whose key-value heads may be fewer than its query heads."""
+
     def __init__(self, n_heads: int, n_kv_heads: int, d_head: int, rank: int | None) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_head
@@ -99,7 +103,7 @@ class Attention(nn.Module):
         self.q_norm, self.k_norm = norm(d_head), norm(d_head)
 %end
 
-    def forward(self, x_BTD: Tensor$rest_typed) -> Tensor:
+    def forward(self, x_BTD: Tensor$more_parameters) -> Tensor:
         q_BQTE = self.split(self.q(x_BTD), self.n_heads)
         k_BKTE = self.split(self.k(x_BTD), self.n_kv_heads)
         v_BKTE = self.split(self.v(x_BTD), self.n_kv_heads)
@@ -107,28 +111,35 @@ class Attention(nn.Module):
         q_BQTE, k_BKTE = self.q_norm(q_BQTE), self.k_norm(k_BKTE)
 %end
 %if rotary
-        q_BQTE, k_BKTE = rotate(q_BQTE, turn_2TE), rotate(k_BKTE, turn_2TE)
+        q_BQTE, k_BKTE = rotate(q_BQTE, angles_2TE), rotate(k_BKTE, angles_2TE)
 %end
-%if widened
-        # For so few tokens CPUs are faster in fp32.
+%if attends_in_fp32
+        # On CPUs, attention over few tokens is faster in fp32 than in bf16.
         q_BQTE, k_BKTE, v_BKTE = q_BQTE.float(), k_BKTE.float(), v_BKTE.float()
 %end
-%if repeated
+%if repeats_kv_heads
         if q_BQTE.is_cuda and self.n_heads != self.n_kv_heads:
-            # No fused kernel takes groups of heads there.
+            # Fused kernels for these inputs support no grouped heads on CUDA.
             n = self.n_heads // self.n_kv_heads
             k_BKTE, v_BKTE = k_BKTE.repeat_interleave(n, 1), v_BKTE.repeat_interleave(n, 1)
 %end
         out_BQTE = F.scaled_dot_product_attention(
             q_BQTE, k_BKTE, v_BKTE$options
-        )$narrow
+        )$cast_back
         return self.o(out_BQTE.transpose(1, 2).flatten(2))
 
     def split(self, x: Tensor, heads: int) -> Tensor:
+        """Return ``x`` as (batch, heads, tokens, features of a head)."""
         return x.reshape(*x.shape[:2], heads, self.d_head).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
+%if gated
+    """Gated feed-forward block."""
+%else
+    """Feed-forward block."""
+%end
+
     def __init__(self, d_ff: int, rank: int | None) -> None:
         super().__init__()
 %if gated
@@ -146,10 +157,10 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-%if pre
-    """Each block reads a norm of the stream and adds to the stream."""
+%if pre_norm
+    """Attention and feed-forward block with residual connections; norms precede the blocks."""
 %else
-    """Each block adds to the stream, and a norm follows."""
+    """Attention and feed-forward block with residual connections; norms follow the sums."""
 %end
 
     def __init__(
@@ -174,25 +185,25 @@ class Layer(nn.Module):
         self.ffn_norm = norm(D_MODEL)
         self.ffn = FeedForward(d_ff, ffn_rank)
 
-    def forward(self, x_BTD: Tensor$rest_typed) -> Tensor:
-%if pre
+    def forward(self, x_BTD: Tensor$more_parameters) -> Tensor:
+%if pre_norm
 %if mixed
-        read_BTD = self.attention_norm(x_BTD).to(self.attention_dtype)
-        x_BTD = x_BTD + self.attention(read_BTD$rest).to(x_BTD.dtype)
-        read_BTD = self.ffn_norm(x_BTD).to(self.ffn_dtype)
-        return x_BTD + self.ffn(read_BTD).to(x_BTD.dtype)
+        normed_BTD = self.attention_norm(x_BTD).to(self.attention_dtype)
+        x_BTD = x_BTD + self.attention(normed_BTD$more_arguments).to(x_BTD.dtype)
+        normed_BTD = self.ffn_norm(x_BTD).to(self.ffn_dtype)
+        return x_BTD + self.ffn(normed_BTD).to(x_BTD.dtype)
 %else
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD)$rest)
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD)$more_arguments)
         return x_BTD + self.ffn(self.ffn_norm(x_BTD))
 %end
 %else
 %if mixed
-        added_BTD = self.attention(x_BTD.to(self.attention_dtype)$rest)
-        x_BTD = self.attention_norm(x_BTD + added_BTD.to(x_BTD.dtype))
-        added_BTD = self.ffn(x_BTD.to(self.ffn_dtype))
-        return self.ffn_norm(x_BTD + added_BTD.to(x_BTD.dtype))
+        residual_BTD = self.attention(x_BTD.to(self.attention_dtype)$more_arguments)
+        x_BTD = self.attention_norm(x_BTD + residual_BTD.to(x_BTD.dtype))
+        residual_BTD = self.ffn(x_BTD.to(self.ffn_dtype))
+        return self.ffn_norm(x_BTD + residual_BTD.to(x_BTD.dtype))
 %else
-        x_BTD = self.attention_norm(x_BTD + self.attention(x_BTD$rest))
+        x_BTD = self.attention_norm(x_BTD + self.attention(x_BTD$more_arguments))
         return self.ffn_norm(x_BTD + self.ffn(x_BTD))
 %end
 %end
@@ -200,14 +211,14 @@ class Layer(nn.Module):
 
 %if image
 class Patches(nn.Module):
-    """Square patches of an image, in reading order, each mapped to the stream."""
+    """Linear embedding of an image's square patches, row by row."""
 
     def __init__(self) -> None:
         super().__init__()
         self.project = nn.Linear(CHANNELS * PATCH**2, D_MODEL)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-%if shrunk
+%if downsampled
         images_BCHW = F.adaptive_avg_pool2d(images_BCHW, (HEIGHT, WIDTH))
 %end
         rows, columns = HEIGHT // PATCH, WIDTH // PATCH
@@ -219,7 +230,7 @@ class Patches(nn.Module):
 %end
 %if transform
 class HeadTransform(nn.Module):
-    """What each token passes before the outputs."""
+    """Linear layer, activation and norm of each token before the output layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,23 +242,25 @@ class HeadTransform(nn.Module):
 
 %end
 class Model(nn.Module):
+    """The network; see the module's description for its inputs and outputs."""
+
     def __init__(self) -> None:
         super().__init__()
         self.embed = $embed
 %if prefix
         self.prefix_ND = nn.Parameter(torch.zeros($n_prefix, D_MODEL))
 %end
-%if types
+%if token_types
         self.token_types = nn.Embedding(N_TOKEN_TYPES, D_MODEL)
 %end
-%if learned
+%if learned_positions
         self.position_TD = nn.Parameter(torch.zeros(N_TOKENS, D_MODEL))
 %end
 %if embed_norm
         self.embed_norm = norm(D_MODEL)
 %end
         self.layers = nn.ModuleList(Layer(*row) for row in LAYERS)
-%if pre
+%if pre_norm
         self.norm = norm(D_MODEL)
 %end
 %if pooler
@@ -256,7 +269,7 @@ class Model(nn.Module):
 %if transform
         self.head_transform = HeadTransform()
 %end
-%if headless
+%if embedding
 %else
 %if tied
 %if tied_bias
@@ -269,11 +282,11 @@ class Model(nn.Module):
 %end
 
     def forward(self, inputs: Tensor) -> Tensor:
-%if cut
-        inputs = inputs[:, :N_TOKENS]  # no more of a text is read
+%if truncated
+        inputs = inputs[:, :N_TOKENS]  # the network reads the beginning of a text
 %end
-%if mask
-        # Padding is not read; a text's first token always is.
+%if padding
+        # Mask padding, but never a text's first token: attention over no token gives NaN.
         first_T = torch.arange(inputs.shape[1], device=inputs.device) == 0
         keep_BT = (inputs != $padding) | first_T
 %end
@@ -286,10 +299,10 @@ class Model(nn.Module):
         prefix_BND = self.prefix_ND.expand(x_BTD.shape[0], -1, -1)
         x_BTD = torch.cat([prefix_BND, x_BTD], dim=1)
 %end
-%if types
-        x_BTD = x_BTD + self.token_types.weight[0]  # all tokens are of the first type
+%if token_types
+        x_BTD = x_BTD + self.token_types.weight[0]  # all tokens have the first type
 %end
-%if learned
+%if learned_positions
         x_BTD = x_BTD + self.position_TD[: x_BTD.shape[1]]
 %end
 %if embed_norm
@@ -297,14 +310,14 @@ class Model(nn.Module):
 %end
         for layer in self.layers:
 %if rotary
-            turn_2TE = rotation(x_BTD.shape[1], layer.attention.d_head, x_BTD.device)
+            angles_2TE = rotary_angles(x_BTD.shape[1], layer.attention.d_head, x_BTD.device)
 %end
-            x_BTD = layer(x_BTD$rest)
-%if pre
+            x_BTD = layer(x_BTD$more_arguments)
+%if pre_norm
         x_BTD = self.norm(x_BTD)
 %end
 %if pooled
-%if mean
+%if mean_pooling
 %if image
 %if prefix
         x_BD = x_BTD[:, $n_prefix:].mean(dim=1)
@@ -316,19 +329,19 @@ class Model(nn.Module):
         x_BD = (x_BTD * keep_BT1).sum(dim=1) / keep_BT1.sum(dim=1)
 %end
 %else
-%if last
+%if last_pooling
 %if image
         x_BD = x_BTD[:, -1]
 %else
-        places_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
-        last_B = (places_T * keep_BT).amax(dim=1)
+        positions_T = torch.arange(x_BTD.shape[1], device=x_BTD.device)
+        last_B = (positions_T * keep_BT).amax(dim=1)
         x_BD = x_BTD.gather(1, last_B[:, None, None].expand(-1, 1, D_MODEL)).squeeze(1)
 %end
 %else
-%if cls-mean
+%if cls_mean_pooling
         x_BD = torch.cat([x_BTD[:, 0], x_BTD[:, $n_prefix:].mean(dim=1)], dim=-1)
 %else
-%if all_prefix
+%if prefix_pooling
         x_BD = x_BTD[:, :$n_prefix].flatten(1)
 %else
         x_BD = x_BTD[:, 0]
@@ -343,8 +356,8 @@ class Model(nn.Module):
         x_BD = self.pooler(x_BD).tanh()
 %end
 %end
-%if headless
-%if unit
+%if embedding
+%if unit_vectors
         return F.normalize(x_BD, dim=-1)
 %else
         return x_BD
@@ -354,14 +367,14 @@ class Model(nn.Module):
 %end
 %else
 %if prefix
-        x_BTD = x_BTD[:, $n_prefix:]  # no pixels are the prefix tokens'
+        x_BTD = x_BTD[:, $n_prefix:]  # prefix tokens have no pixels
 %end
 %if dense
-        # Outputs of patches become those of their pixels.
+        # Rearrange outputs of patches to outputs of pixels.
         rows, columns = HEIGHT // PATCH, WIDTH // PATCH
         cells = self.head(x_BTD).reshape(-1, rows, columns, PATCH, PATCH, N_CLASSES)
         logits_BHWC = cells.transpose(2, 3).reshape(-1, HEIGHT, WIDTH, N_CLASSES)
-%if enlarged
+%if upsampled
         larger_BCHW = F.interpolate(
             logits_BHWC.permute(0, 3, 1, 2), $size, mode="bilinear", align_corners=False
         )
@@ -394,7 +407,7 @@ WEIGHTS = Path(__file__).with_name("model.safetensors")
 
 
 def load(weights: Path = WEIGHTS, device: str = "cpu") -> Model:
-    """The trained network, in the types that its weights are stored in."""
+    """Return the trained network for inference, with the data types of the file ``weights``."""
     model = Model()
     model.load_state_dict(load_file(str(weights)), assign=True)
     return model.eval().requires_grad_(False).to(device)

@@ -1,7 +1,7 @@
 """``model.pt2``: the compressed network, traced by ``torch.export``.
 
-torch alone loads it; quantised blocks also need torchao. ``torch.export.load`` unpickles: only the
-verifying process calls it, on the file that we have just written.
+Loading it requires torch; quantised blocks also require torchao. ``torch.export.load`` may
+unpickle, so only the verifying process calls it, on a file that was just written.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PT2 = "model.pt2"
 
 
 class TorchExportFormat(ExportFormat):
-    """The traced network."""
+    """The network as a traced program."""
 
     name = "pt2"
     title = "torch.export"
@@ -32,7 +32,7 @@ class TorchExportFormat(ExportFormat):
         from torch.export import Dim
 
         architecture, workload = read_description(folder)
-        # Traced on the CPU: the file contains no kernels and moves to other devices.
+        # Tracing on the CPU suffices: the program has no kernels and can move to other devices.
         with torch.no_grad():
             program = torch.export.export(
                 compressed_network(folder),
@@ -53,7 +53,7 @@ class TorchExportFormat(ExportFormat):
         """See ``StoredNetwork.load``."""
         import torch
 
-        # Registers the operators of quantised blocks.
+        # The import registers the operators of quantised blocks.
         import search_spaces.compression.quantize  # noqa: F401
         from search_spaces.compression.apply import run_eagerly
 

@@ -10,7 +10,7 @@ import optuna
 from numpy.typing import NDArray
 from optuna.samplers import BaseSampler as BaseSampler
 
-from nas.records.config import SamplerName
+from nas.records.config import SearchConfig
 from nas.records.goals import Goals
 from nas.records.trial import Trial
 from nas.samplers.ehvi import EhviSampler, RowMaps
@@ -30,20 +30,11 @@ Array = NDArray[np.float64]
 
 
 def make_sampler(
-    name: SamplerName,
-    seed: int,
-    space: SearchSpace,
-    workload: Workload,
-    *,
-    startup_trials: int,
-    prior_rows: Sequence[PriorRow] = (),
-    stops_early: bool = False,
-    goals: Goals | None = None,
+    config: SearchConfig, workload: Workload, prior_rows: Sequence[PriorRow] = ()
 ) -> BaseSampler:
-    """Make the sampler called ``name``; only ``ehvi`` uses ``prior_rows``.
+    """Make the sampler of a search; only ``ehvi`` uses ``prior_rows``.
 
-    If the search ``stops_early``, ``ehvi`` also uses extrapolated qualities of stopped trials.
-    ``goals`` are quality and joules without a limit by default.
+    If the search stops trials early, ``ehvi`` also uses their extrapolated qualities.
 
     ``ehvi`` (``nas.samplers.ehvi``) gets the space's conditions, closed-form counts and the
     trials' standard errors; joules count in ratios. ``tpe`` is
@@ -51,30 +42,31 @@ def make_sampler(
     together, with a constant liar so that candidates in flight repel new ones; ``nsga2`` is
     NSGA-II (Deb et al. 2002) with a population that fits searches of some dozens of trials.
     """
+    name, seed, space, goals = config.sampler, config.seed, config.space, config.goals
+    startup_trials = config.gate.startup_trials
     if name == "ehvi":
-        after = goals or Goals()
-        n_costs = 1 + len(after.costs)
+        n_costs = 1 + len(goals.costs)
         return EhviSampler(
             seed=seed,
             n_startup_trials=startup_trials,
             # The session asks for the smallest itself; the largest costs as much as many others.
             corners=False,
             objectives=ObjectiveOptions(
-                after.reference,
+                goals.reference,
                 # Every cost counts in ratios, as joules do.
                 log=(False, *[True] * n_costs),
                 best_possible=(1.0, *[None] * n_costs),
-                variances=lambda trial: _variances(trial, after),
+                variances=lambda trial: _variances(trial, goals),
             ),
             row_maps=RowMaps(
                 features=lambda names, rows: _features(names, rows, space, workload),
                 canonical=lambda names, rows: _canonical(names, rows, space),
-                allowed=(lambda names, rows: after.allows(_batch(names, rows, space), workload))
-                if after.limits_counts
+                allowed=(lambda names, rows: goals.allows(_batch(names, rows, space), workload))
+                if goals.limits_counts
                 else None,
             ),
-            prior_trials=[_prior_trial(row, len(after.costs)) for row in prior_rows],
-            partial_trials=_Stopped() if stops_early else None,
+            prior_trials=[_prior_trial(row, len(goals.costs)) for row in prior_rows],
+            partial_trials=None if config.halving is None else _Stopped(),
         )
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)

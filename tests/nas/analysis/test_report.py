@@ -108,7 +108,7 @@ def test_the_command_writes_one_file(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--port", "8765"], "port must go with --watch"),
+        (["--port", "8765"], "port requires --watch"),
         (["--watch", "--to", "x.html"], "to must be left out with --watch"),
         (["--watch", "--port", "70000"], "port must be in 0 to 65535, got 70000"),
         (["--to", "/proc/no/page.html"], "page /proc/no/page.html must be writable"),

@@ -6,7 +6,7 @@ import pytest
 from pretrained_fakes import causal, saved
 from record_fakes import made_records
 
-from experiments.benchmarks import checkpoint_joules
+from experiments.benchmarks.compression import checkpoint_joules
 from nas.cli.main import main
 from nas.core.estimate import Estimate
 from nas.measuring.measure import CheckpointEnergy, Row
@@ -83,8 +83,8 @@ def test_the_architecture_of_a_checkpoint_is_drawn(folder, tmp_path, capsys):
         ([], "name a run or --from DIR"),
         (["a-run", "--from", "{folder}"], "name a run or --from DIR"),
         (["--from", "{folder}", "--what", "front"], "leave out --what front"),
-        (["--from", "{folder}", "--trial", "3"], "--trial is of a run"),
-        (["--from", "{folder}", "--storage", "sqlite:///x.db"], "--storage is of a run"),
+        (["--from", "{folder}", "--trial", "3"], "--trial applies to a run"),
+        (["--from", "{folder}", "--storage", "sqlite:///x.db"], "--storage applies to a run"),
     ],
     ids=lambda value: " ".join(value),
 )

@@ -257,7 +257,7 @@ def test_fewer_members_than_asked_for_are_said(files, capsys, monkeypatch):
     command = ["measure", "--space", str(files / "few.yaml"), "--sample", "9", "--device", "cpu"]
     command += ["--meter", "estimate", "--to", str(files / "r.jsonl"), "--batch-size", "16"]
     assert main(command) == 0
-    assert "gave 2 architectures that fit, --sample is 9" in capsys.readouterr().err
+    assert "has 2 architectures that fit, --sample is 9" in capsys.readouterr().err
 
 
 WRONG = [

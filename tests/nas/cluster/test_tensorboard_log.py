@@ -7,7 +7,7 @@ from search_fakes import SPACE, finished, make_session, make_trial
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import nas
-from experiments.benchmarks.overhead.variants import Formula
+from experiments.benchmarks.runtime.driver_variants import Formula
 from nas.cli.main import main
 from nas.cluster.connect import cluster
 from nas.cluster.tensorboard import TensorBoardLog, figures, log_trial

@@ -46,6 +46,6 @@ def test_no_texts_give_none(artifact, nothing):
 
 @pytest.mark.parametrize("wrong", [3, None, b"abc", ["a", 3], [["a"]], {"text": "abcdef"}])
 def test_what_is_no_text_is_refused_in_one_line(artifact, wrong):
-    with pytest.raises(ValueError, match="texts must be a text or several, got") as error:
+    with pytest.raises(ValueError, match="texts must be one text or several, got") as error:
         artifact.classify(wrong)
     assert len(str(error.value).splitlines()) == 1

@@ -174,7 +174,7 @@ def test_a_module_that_imports_more_is_not_run(tmp_path):
     written(tmp_path, network_of(WORKLOADS[0], ("fp32", "fp32")), WORKLOADS[0])
     path = tmp_path / "python" / SOURCE
     path.write_text("import nas\nraise SystemExit(3)\n" + path.read_text())
-    with pytest.raises(ValueError, match="torch and safetensors alone, got nas"):
+    with pytest.raises(ValueError, match="only torch and safetensors, got nas"):
         PythonFormat().load(tmp_path, device="cpu", threads=1)
 
 

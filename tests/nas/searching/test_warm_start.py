@@ -293,11 +293,11 @@ def test_members_outside_the_space_inform_the_gate_alone(warm):
 
 def test_the_sampler_learns_what_compares(warm):
     figures = collect_warm_start(warm, HERE).prior_rows(SPACE)
-    sampler = make_sampler("ehvi", 0, SPACE, WORKLOAD, startup_trials=8, prior_rows=figures)
+    sampler = make_sampler(CONFIG, WORKLOAD, figures)
     prior = sampler._prior_trials
     assert len(prior) == 30 and all(0 < v < 1e-3 for t in prior for v in t.variances)
     other = collect_warm_start(warm, replace(HERE, device="e")).prior_rows(SPACE)
-    sampler = make_sampler("ehvi", 0, SPACE, WORKLOAD, startup_trials=8, prior_rows=other)
+    sampler = make_sampler(CONFIG, WORKLOAD, other)
     assert all(np.isnan(t.values[1]) and t.values[0] > 0 for t in sampler._prior_trials)
     assert "uses no prior trials" in "".join(
         collect_warm_start(warm, HERE).notes(replace(warm, sampler="tpe"))

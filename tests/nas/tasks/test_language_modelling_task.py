@@ -231,5 +231,5 @@ def test_an_artifact_carries_the_tokenizer_and_writes_on(tmp_path):
         artifact.generate("ant ", 16)
     with pytest.raises(ValueError, match="prompt_BT must have a token"):
         artifact.generate("", 3)
-    with pytest.raises(ValueError, match="classify needs an artifact with"):
+    with pytest.raises(ValueError, match="classify requires the artifact of a classifier"):
         artifact.classify(["ant"])

@@ -253,7 +253,7 @@ def test_translations_are_learnt_and_an_artifact_translates(tmp_path):
     bleu = sacrebleu.corpus_bleu(found, [[target for _, target in chosen]]).score
     assert bleu > 60
     assert artifact.translate(chosen[0][0]) == found[0] and artifact.translate([]) == []
-    with pytest.raises(ValueError, match="generate needs a decoder's artifact"):
+    with pytest.raises(ValueError, match="generate requires a decoder's artifact"):
         artifact.generate("the dog", 2)
 
 

@@ -1,0 +1,1 @@
+"""Seconds, joules and quality that compression saves or costs."""

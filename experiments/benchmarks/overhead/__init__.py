@@ -1,1 +1,0 @@
-"""Trials a second through the driver, next to Ray Tune as it comes."""

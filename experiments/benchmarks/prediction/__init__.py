@@ -1,0 +1,1 @@
+"""Energy predictors: error beside other learners, coverage, speed, transfer, choice of labels."""

@@ -1,0 +1,1 @@
+"""What running a search costs beside training, and which faults it survives."""

@@ -1,0 +1,1 @@
+"""Which candidates a search proposes, drops and stops, beside other samplers and rules."""

@@ -1,0 +1,1 @@
+"""Samplers that ours is compared with, one adapter for each library."""

@@ -1,0 +1,1 @@
+"""Search problems for samplers: tables that others measured, and synthetic functions."""

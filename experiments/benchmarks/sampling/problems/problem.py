@@ -1,0 +1,39 @@
+"""What a sampler is judged on: two losses over a space, with the best front that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.benchmarks.sampling.problems.space import Config, Parameter
+from nas.pareto.hypervolume import hypervolume
+
+Array = NDArray[np.float64]
+MINIMISED = (False, False)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Two losses, both minimised.
+
+    ``truth`` gives noise-free losses ``(N, 2)``; samplers see the first with Gaussian noise of
+    ``noise_sd``, and are judged by the truth of all that they evaluated. ``best`` finds the
+    largest known hypervolume, which may take a while. ``milestone`` is a share of it that others
+    have reported.
+    """
+
+    name: str
+    about: str
+    parameters: tuple[Parameter, ...]
+    truth: Callable[[Sequence[Config]], Array]
+    reference: tuple[float, float]
+    best: Callable[[], float]
+    noise_sd: float = 0.0
+    milestone: float | None = None
+
+    def volume(self, losses_N2: Array) -> float:
+        """Hypervolume from the problem's reference point."""
+        return hypervolume(losses_N2, self.reference, MINIMISED)

@@ -1,0 +1,141 @@
+"""Problems by the text that names them, so that workers can make their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.sampling.problems.problem import Array, Problem
+from experiments.benchmarks.sampling.problems.space import Config, choice
+from experiments.benchmarks.sampling.problems.synthetic import layers, mixed
+from experiments.benchmarks.sampling.problems.tabular import read_table
+from experiments.benchmarks.tables.hwgpt import load_oracle
+
+# The best-known front's hypervolume at this reference point, as others' shares were counted.
+_HWGPT_REFERENCE, _HWGPT_BEST = (41.848, -3.1852), 3.5092
+# Words of a column's name: more of the first is better, unless one of the others is there as well.
+_MAXIMISED = frozenset(
+    ("accuracy", "acc", "auc", "auroc", "f1", "bleu", "chrf", "recall", "iou", "miou", "score")
+    + ("psnr", "ssim", "throughput", "fps")
+)
+_MINIMISED = frozenset(("error", "err", "loss", "drop", "gap", "regret"))
+# What NSGA-II reaches in 1,000 evaluations.
+_HWGPT_MILESTONE = 0.946
+
+
+@dataclass(frozen=True)
+class ProblemName:
+    """``kind`` is ``hwgpt`` (energy of ``device``), ``table``, ``layers`` or ``mixed``."""
+
+    kind: str
+    path: Path = Path()
+    objectives: tuple[str, str] = ("", "")
+    directions: tuple[str, str] = ("min", "min")
+    ignore: tuple[str, ...] = ()
+    device: str = "h100"
+
+
+def parse_table(text: str, ignore: Sequence[str] = ()) -> ProblemName:
+    """``FILE.csv:objective1,objective2[:max,min]``; the path may have colons of its own.
+
+    Raises:
+        ValueError: it has another form, or no direction for what is rarely minimised.
+    """
+    path, names, directions = _parts(text)
+    objectives, ways = tuple(names.split(",")), tuple((directions or "min,min").split(","))
+    if not path or len(objectives) != 2 or not all(objectives) or len(ways) != 2:
+        raise ValueError(f"--table must be FILE.csv:objective1,objective2[:max,min], got {text!r}")
+    if objectives[0] == objectives[1]:
+        raise ValueError(f"table {path}: objectives must be two columns, got {names!r}")
+    doubtful = [name for name in objectives if _is_maximised(name)]
+    if doubtful and directions is None:
+        likely = ",".join("max" if name in doubtful else "min" for name in objectives)
+        raise ValueError(
+            f"table {path}: {doubtful[0]!r} would be minimised; add :{likely} if more of it is "
+            f"better, or :min,min if not"
+        )
+    return ProblemName("table", Path(path), objectives, ways, tuple(ignore))
+
+
+def _parts(text: str) -> tuple[str, str, str | None]:
+    """Path, objectives, and directions where there are any, split from the right."""
+    rest, _, last = text.rpartition(":")
+    before, _, names = rest.rpartition(":")
+    is_direction = set(last.split(",")) <= {"max", "min"}
+    # A mistyped direction is one, too, unless what stands before it is a file.
+    if before and (is_direction or ("," in names and not Path(rest).is_file())):
+        return before, names, last
+    return rest, last, None
+
+
+def _is_maximised(name: str) -> bool:
+    words = set(re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", name.replace("_", " ")))
+    lower = {word.lower() for word in words}
+    return bool(lower & _MAXIMISED) and not lower & _MINIMISED
+
+
+@cache
+def make_problem(name: ProblemName) -> Problem:
+    """The problem of a name; read or built once in a process.
+
+    Raises:
+        ValueError: there is none, or its files cannot be read.
+    """
+    match name.kind:
+        case "hwgpt":
+            return _hwgpt(name.path, name.device)
+        case "table":
+            return read_table(name.path, name.objectives, name.directions, name.ignore)
+        case "layers":
+            return layers()
+        case "mixed":
+            return mixed()
+    raise ValueError(f"kind must be hwgpt, table, layers or mixed, got {name.kind!r}")
+
+
+def _hwgpt(folder: Path, device: str) -> Problem:
+    module = load_oracle(folder)
+    oracle: Any = module.Oracle("s")
+    if device not in oracle.devices():
+        raise ValueError(f"device must be one of {', '.join(oracle.devices())}, got {device!r}")
+    sizes = module.SPACE["s"]
+    parameters = [
+        choice("embed", *sizes["embed"]),
+        choice("n_layer", *sizes["layer"]),
+        choice("bias", True, False),
+    ]
+    for part in ("mlp", "head"):
+        parameters += [
+            choice(f"{part}_{i}", *sizes[part], above=("n_layer", i))
+            for i in range(max(sizes["layer"]))
+        ]
+
+    def truth(configs: Sequence[Config]) -> Array:
+        models = [
+            (
+                c["embed"],
+                c["n_layer"],
+                [c[f"mlp_{i}"] for i in range(c["n_layer"])],
+                [c[f"head_{i}"] for i in range(c["n_layer"])],
+                c["bias"],
+            )
+            for c in configs
+        ]
+        energy = np.asarray(oracle.hw_metric(models, device=device, metric="energies"))
+        return np.column_stack([np.asarray(oracle.perplexity(models)), np.log10(energy)])
+
+    return Problem(
+        name=f"hwgpt-s-{device}",
+        about="perplexity and log10 energy by the surrogates (front: best known, not proven)",
+        parameters=tuple(parameters),
+        truth=truth,
+        reference=_HWGPT_REFERENCE,
+        best=lambda: _HWGPT_BEST,
+        milestone=_HWGPT_MILESTONE,
+    )

@@ -1,1 +1,0 @@
-"""Search quality beside other samplers: problems, peers, curves, tables."""

@@ -1,0 +1,50 @@
+"""Run a worker in a fresh process: a job on its stdin, findings on its stdout, both as JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nas.exporting.artifact import ExportError
+
+
+def findings_of(
+    command: Sequence[str],
+    job: Mapping[str, Any],
+    what: str,
+    *,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Run ``command`` on ``job`` and return its findings, the last line that it prints.
+
+    Args:
+        command: Starts the worker, program first.
+        job: Plain data.
+        what: The subject of errors, such as ``format onnx``.
+        timeout_s: The worker is killed after so many seconds.
+        environment: The worker's variables; by default those of this process.
+
+    Raises:
+        ExportError: the worker failed, with its last line on stderr, or ran out of time.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(job),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ExportError(f"{what} took longer than {timeout_s:g} s to verify") from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        raise ExportError(f"{what} cannot be run: {lines[-1] if lines else 'no cause'}")
+    # Imports may print lines before.
+    findings: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return findings
