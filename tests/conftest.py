@@ -32,6 +32,7 @@ PARSING = {"test_layers.py", "test_function_parameters.py", "test_optuna.py"}
 LONGEST = {
     "test_campaign.py",
     "test_campaign_command.py",
+    "test_campaign_records.py",
     "test_campaign_tools.py",
     "test_cli.py",
     "test_compression.py",
@@ -46,6 +47,7 @@ LONGEST = {
     "test_layers.py",
     "test_measure.py",
     "test_plugins.py",
+    "test_prepared_models.py",
     "test_refine.py",
     "test_slices.py",
     "test_supernet_search.py",

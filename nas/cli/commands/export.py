@@ -146,7 +146,7 @@ def _check_one_choice(arguments: argparse.Namespace) -> None:
     """Raise ``ValueError`` if both a trial and a query are given."""
     is_set = [getattr(arguments, name) is not None for name in _QUERY]
     if arguments.trial is not None and any((*is_set, arguments.knee, arguments.recommended)):
-        raise ValueError("--trial already names one member: leave out options that choose one")
+        raise ValueError("--trial names one member: leave out options that choose one")
 
 
 def _choose(

@@ -80,8 +80,8 @@ def test_the_architecture_of_a_checkpoint_is_drawn(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([], "name a run or --from DIR"),
-        (["a-run", "--from", "{folder}"], "name a run or --from DIR"),
+        ([], "either a run or --from DIR must be given"),
+        (["a-run", "--from", "{folder}"], "either a run or --from DIR must be given"),
         (["--from", "{folder}", "--what", "front"], "leave out --what front"),
         (["--from", "{folder}", "--trial", "3"], "--trial applies to a run"),
         (["--from", "{folder}", "--storage", "sqlite:///x.db"], "--storage applies to a run"),
