@@ -36,7 +36,13 @@ def make_rapl(root, *zones):
         (folder / "name").write_text(name)
         (folder / "energy_uj").write_text(str(energy_uj))
         (folder / "max_energy_range_uj").write_text(str(range_uj))
-    return lambda index, value: (root / f"intel-rapl:{index}" / "energy_uj").write_text(str(value))
+
+    def put(index, value):
+        # As the kernel does: who reads meanwhile sees the old number or the new one.
+        (root / "next").write_text(str(value))
+        (root / "next").replace(root / f"intel-rapl:{index}" / "energy_uj")
+
+    return put
 
 
 def test_rapl_counts_over_a_wrap_and_keeps_dram_apart(tmp_path):
