@@ -104,6 +104,7 @@ def test_links_inside_the_project_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+@pytest.mark.thorough
 @pytest.mark.e2e
 def test_the_python_example_runs_as_written(tmp_path):
     (example,) = blocks(ROOT / "README.md", "python")

@@ -70,7 +70,8 @@ def qwen3():
     return "next-words", Architecture(32, (layer, layer), style=STYLES["qwen3"])
 
 
-NETWORKS = [vision, mixed, encoder, decoder, vit, bert, qwen3]
+LONG = [pytest.param(each, marks=pytest.mark.thorough) for each in (mixed, encoder, vit, qwen3)]
+NETWORKS = [vision, decoder, bert, *LONG]
 
 
 class Exported:

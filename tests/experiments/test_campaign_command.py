@@ -163,6 +163,7 @@ def counts(name, windows_s=None, n_slices=1, **options):
     return simulate(plan, board, costs, slice_s=480.0, n_slices=n_slices)
 
 
+@pytest.mark.thorough
 def test_the_first_slice_leaves_twenty_records_by_screening_at_the_stated_costs():
     first, second, third, *_ = found = counts("screening", 12.0, 40)
     # Nothing overlaps: a process 5 s, windows 12 s.

@@ -163,11 +163,10 @@ def test_slurms_options_stand_before_the_first_command():
     assert {"--exclusive", "--requeue"} <= {line.split()[1] for line in options}
 
 
+@pytest.mark.thorough
 @pytest.mark.e2e
 @pytest.mark.usefixtures("measured_eagerly")
-@pytest.mark.parametrize(
-    "trials", [(1,), pytest.param((1, 2), marks=pytest.mark.thorough, id="requeued")]
-)
+@pytest.mark.parametrize("trials", [(1,), pytest.param((1, 2), id="requeued")])
 def test_the_script_of_slurm_searches_on_its_nodes_and_goes_on(tmp_path, trials):
     """Its programs are stood in for; the script, Ray's two nodes and the search are true."""
     programs = {

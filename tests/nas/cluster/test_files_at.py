@@ -181,6 +181,7 @@ TINY = SearchSpace.from_dict(
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(

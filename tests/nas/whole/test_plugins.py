@@ -254,6 +254,7 @@ def test_two_files_may_not_define_one_name(tmp_path):
         name_plugin(written(tmp_path, NOISE + "\n#", "other.py"))
 
 
+@pytest.mark.thorough
 def test_a_search_over_another_family_and_a_task_goes_the_whole_way(tmp_path, counted_joules):
     config = SearchConfig(
         task="noise",

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import pytest
 from media_fakes import task_file
 from pages import DOCS, blocks
 from text_fakes import sentences, write_parallel
@@ -33,6 +34,7 @@ SPACE = SearchSpace.from_dict(
 )
 
 
+@pytest.mark.thorough
 def test_a_search_for_translations_goes_the_whole_way(
     tmp_path, monkeypatch, capsys, counted_joules
 ):
