@@ -76,7 +76,13 @@ def check_transformers() -> None:
 
 @torch.no_grad()
 def prove(
-    folder: Path, workload: Workload, style: BlockStyle, network: Transformer, *, by_stock: bool
+    folder: Path,
+    workload: Workload,
+    style: BlockStyle,
+    network: Transformer,
+    *,
+    by_stock: bool,
+    gguf_file: str | None = None,
 ) -> Proof:
     """Load ``folder`` in a fresh process and compare outputs in fp32.
 
@@ -89,6 +95,7 @@ def prove(
         style: The network's.
         network: The fp32 network, in evaluation mode.
         by_stock: Load it by ``transformers``, else by ``python/model.py``.
+        gguf_file: Name of the GGUF file that ``transformers`` loads; ``None`` for safetensors.
 
     Raises:
         ExportError: the folder cannot be loaded, or outputs differ.
@@ -111,6 +118,7 @@ def prove(
             {
                 "folder": str(folder),
                 "class": auto_class,
+                "gguf_file": gguf_file,
                 "kind": workload.kind,
                 "pooling": style.pooling,
                 "has_unit_vectors": style.has_unit_vectors,

@@ -83,6 +83,7 @@ def _by_transformers(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[s
     auto = getattr(transformers, str(job["class"]))
     network, report = auto.from_pretrained(
         job["folder"],
+        gguf_file=job["gguf_file"],
         dtype=torch.float32,
         local_files_only=True,
         trust_remote_code=False,
