@@ -84,14 +84,13 @@ def export_checkpoint(
     else:
         _check_stock(checkpoint, architecture)
     check_fits_in(checkpoint.architecture, architecture)
+    changed = _changes(checkpoint.architecture, architecture)
+    if form == "gguf" and gguf_type != GGUF_TYPES[0]:
+        changed.append(f"weights stored as {gguf_type}")
     with staged(to) as staging:
         cut = _cut(checkpoint, architecture)
         if form == "gguf":
-            about = About(
-                parent_name(checkpoint),
-                checkpoint.license,
-                tuple(_changes(checkpoint.architecture, architecture)),
-            )
+            about = About(parent_name(checkpoint), checkpoint.license, tuple(changed))
             files, proof = write_gguf_form(
                 staging, checkpoint, architecture, cut.network, gguf_type, about
             )
@@ -109,7 +108,8 @@ def export_checkpoint(
             },
             "architecture": architecture.describe(),
             "params": _n_params(cut.network),
-            "changed": _changes(checkpoint.architecture, architecture),
+            "changed": changed,
+            "has_tokenizer": checkpoint.tokenizer is not None,
             "weights": GGUF if form == "gguf" else WEIGHTS,
             "files": {each: (staging / each).stat().st_size for each in files},
             "proof": proof.to_dict(),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from nas.exporting.artifact import ExportError
-from nas.exporting.stock import Proof, check_transformers, prove
+from nas.exporting.stock import Proof, check_transformers_for_gguf, prove
 from search_spaces.pretrained import load_checkpoint
 from search_spaces.pretrained.gguf.package import WRITABLE, check_installed
 from search_spaces.pretrained.writing import copy_files
@@ -39,11 +39,11 @@ def check_gguf_form(checkpoint: Checkpoint, architecture: Architecture, kind: st
     The packages that write the file and prove it must be installed.
     """
     check_installed()
+    check_transformers_for_gguf()
     try:
         check_gguf(checkpoint, architecture, kind)
     except ValueError as error:
         raise ValueError(f"format gguf cannot hold this: {error}") from None
-    check_transformers()
 
 
 def write_gguf_form(

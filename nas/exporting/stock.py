@@ -67,10 +67,20 @@ class Proof:
 
 def check_transformers() -> None:
     """Raise ``ValueError`` unless ``transformers`` is installed."""
-    if find_spec("transformers") is None:
+    _check_installed("a checkpoint's folder", "transformers", "checkpoints")
+
+
+def check_transformers_for_gguf() -> None:
+    """Raise ``ValueError`` unless all is installed that ``transformers`` reads GGUF by."""
+    for package in ("transformers", "accelerate"):
+        _check_installed("a GGUF file", package, "gguf")
+
+
+def _check_installed(what: str, package: str, extra: str) -> None:
+    if find_spec(package) is None:
         raise ValueError(
-            "a checkpoint's folder is proved by transformers, which is not installed: "
-            "pip install 'joulenas[checkpoints]'"
+            f"{what} is proved by {package}, which is not installed: "
+            f"pip install 'joulenas[{extra}]'"
         )
 
 

@@ -103,4 +103,6 @@ def _text(done: Exported) -> str:
         f"  files    README.md, {', '.join(card['files'])}",
         "  note     not trained after the cut, and no quality was evaluated",
     ]
+    if card["format"] == "gguf" and not card["has_tokenizer"]:
+        lines.append("  note     the parent has no tokenizer, so the file has none for texts")
     return "\n".join(lines)

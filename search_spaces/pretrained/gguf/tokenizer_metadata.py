@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from search_spaces.pretrained.files.config import shown
 from search_spaces.pretrained.gguf.configuration import TOKENS
 from search_spaces.pretrained.gguf.pre_tokenizers import PRE_TOKENIZERS
 from search_spaces.pretrained.gguf.tokenizer import (
@@ -59,6 +60,7 @@ def tokenizer_metadata(
     if content is None:
         return {MODEL: NO_TOKENIZER}
     try:
+        _check_model(content["model"], where)
         metadata = _metadata(content, use, numbers, vocab_size)
         again = tokenizer_files(_as_read(metadata), where, vocab_size, 1)["tokenizer.json"]
         before, after = dict(_essence(content)), dict(_essence(again))
@@ -73,6 +75,13 @@ def tokenizer_metadata(
     return metadata
 
 
+def _check_model(model: Mapping[str, Any], where: Path) -> None:
+    if model["type"] != "BPE":
+        raise ValueError(f"{where}: the model must be BPE for GGUF, got {shown(model['type'])}")
+    if not model["merges"]:
+        raise ValueError(f"{where}: the model must have merges for GGUF, and has none")
+
+
 def _metadata(
     content: Mapping[str, Any],
     use: Mapping[str, Any],
@@ -80,13 +89,9 @@ def _metadata(
     vocab_size: int,
 ) -> dict[str, Any]:
     model = content["model"]
-    if model["type"] != "BPE":
-        raise ValueError(f"the tokenizer's model must be BPE for GGUF, got {model['type']}")
     texts = _texts(content, vocab_size)
     kinds = _kinds(content, texts)
     merges = [_pair(merge) for merge in model["merges"]]
-    if not merges:
-        raise ValueError("the tokenizer's model must have merges for GGUF, and has none")
     prefix, suffix = _around(content.get("post_processor"))
     metadata: dict[str, Any] = {TOKENS: texts, TYPES: kinds}
     if model.get("byte_fallback"):
