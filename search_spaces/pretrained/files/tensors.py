@@ -148,7 +148,8 @@ class MappedTensors:
         stored = raw.reshape(-1, encoding.row_bytes)
         into = target.view(len(stored), encoding.row_values)
         order = None if encoding.heads == 0 else interleaved_rows(len(stored), encoding.heads)
-        step = max(1, _CHUNK_BYTES // (encoding.row_values * torch.float32.itemsize))
+        # Decoders take some four times the memory of their values in fp32.
+        step = max(1, _CHUNK_BYTES // (4 * encoding.row_values * torch.float32.itemsize))
         for start in range(0, len(stored), step):
             rows = slice(start, start + step)
             values = encoding.decode(stored[rows])

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from encoder_fakes import encoder
+from gguf_fakes import CONFIG, byte_pairs, small_gguf
 from pretrained_fakes import causal, saved
 from record_fakes import made_record
 from text_fakes import tale
@@ -153,7 +154,9 @@ def test_what_does_not_fit_is_refused_in_one_line(
     assert at_once == [] and not (tmp_path / "r.jsonl").exists()
 
 
-@pytest.mark.parametrize("option", ["--sequence-length=8", "--image-size=8", "--precision=bf16", "--rounds=2"])
+@pytest.mark.parametrize(
+    "option", ["--sequence-length=8", "--image-size=8", "--precision=bf16", "--rounds=2"]
+)
 def test_options_of_checkpoints_are_refused_without_one(option, tmp_path, capsys):
     assert main(["measure", str(tmp_path / "a.json"), option]) == 2
     assert f"{option.partition('=')[0]} goes with --from" in capsys.readouterr().err
@@ -230,6 +233,18 @@ def test_inputs_of_a_task_are_cut_by_the_checkpoints_tokenizer(plays, tmp_path):
     assert batch.shape == (2, 12) and batch.dtype == np.int64
     # Words of the text, not the task's own bytes.
     assert {1, 2, 3, 4} <= set(batch.ravel().tolist()) <= {1, 2, 3, 4, 5}
+
+
+def test_inputs_are_cut_by_the_tokenizer_inside_a_gguf_file(plays, tmp_path):
+    tokens = byte_pairs(("a n", "an t", "\u0120 ant"))
+    config = CONFIG | {"vocab_size": len(tokens["tokenizer.ggml.tokens"])}
+    checkpoint = load_checkpoint(small_gguf(tmp_path / "m.gguf", config, "Q8_0", **tokens))
+    sizes = Sizes(task=plays, batch_size=2, sequence_length=32)
+    batch = inputs_of(plays, subject_of(checkpoint, sizes)).batch
+    assert batch.shape == (2, 32)
+    texts = tokens["tokenizer.ggml.tokens"]
+    # Merged tokens of the text, not the task's own bytes.
+    assert "\u0120ant" in {texts[number] for number in batch.ravel()}
 
 
 def test_inputs_reach_the_job(plays, tmp_path, probed, at_once):

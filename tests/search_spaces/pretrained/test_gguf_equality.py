@@ -102,7 +102,7 @@ def test_a_large_tensor_is_read_in_chunks(tmp_path, monkeypatch):
     path = small_gguf(tmp_path / "m.gguf", of="Q8_0")
     expected = parameters(load_checkpoint(path))
     # Seven rows at a time, of which a head has sixteen.
-    monkeypatch.setattr("search_spaces.pretrained.files.tensors._CHUNK_BYTES", 7 * 64 * 4)
+    monkeypatch.setattr("search_spaces.pretrained.files.tensors._CHUNK_BYTES", 7 * 4 * 64 * 4)
     assert are_equal(parameters(load_checkpoint(path)), expected)
 
 
