@@ -36,6 +36,7 @@ from search_spaces.pretrained.gguf.tokenizer import (
 
 # The score of tokens that no pair joins to.
 _NEVER = -1e6
+_BYTES = "ByteLevel"
 
 
 def tokenizer_metadata(
@@ -212,7 +213,7 @@ def _around(step: Any) -> tuple[list[str], list[str]]:
                     side = after
                 else:
                     side.append(part["SpecialToken"]["id"])
-        elif each["type"] != "ByteLevel":
+        elif each["type"] != _BYTES:
             # It is compared, and has no equal.
             before.append(str(each))
     return before, after
@@ -239,11 +240,16 @@ def _steps(step: Any, key: str) -> Iterator[dict[str, Any]]:
 def _cutting(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """What decides how a text is cut before pairs are joined."""
     yield "normalizer", list(_steps(content.get("normalizer"), "normalizers"))
-    without = {"trim_offsets"}
+    # Tokens do not depend on the first; files from before the second was written cut by it.
+    without, by_default = {"trim_offsets"}, {"use_regex": True}
     yield (
         "pre_tokenizer",
         [
-            {key: value for key, value in step.items() if key not in without}
+            {
+                key: value
+                for key, value in (by_default | step if step["type"] == _BYTES else step).items()
+                if key not in without
+            }
             for step in _steps(content.get("pre_tokenizer"), "pretokenizers")
         ],
     )

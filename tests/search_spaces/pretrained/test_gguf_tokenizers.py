@@ -193,6 +193,7 @@ def a_model_of_transformers(tmp_path):
     content["model"]["merges"] = [" ".join(pair) for pair in content["model"]["merges"]]
     content["model"]["unk_token"] = "<|end|>"
     content["pre_tokenizer"]["pretokenizers"][1]["trim_offsets"] = False
+    del content["pre_tokenizer"]["pretokenizers"][1]["use_regex"]
     content["post_processor"] = {"type": "ByteLevel", "trim_offsets": True}
     return content
 
@@ -246,3 +247,23 @@ def test_what_gguf_cannot_hold_is_named(change, part, tmp_path):
 def test_every_rule_has_a_name_that_is_read(tmp_path):
     for pre in PRE_TOKENIZERS:
         tokenizer_of(byte_pairs(pre=pre), tmp_path)
+
+
+TEXTS = [
+    "hello the hell",
+    "  It's 12345 \n\n the!  ",
+    "caf\u00e9 <|end|>he<think>",
+    "\tTHE'LL, ok?",
+]
+
+
+@pytest.mark.parametrize("pre", ["gpt-2", "llama-bpe", "qwen2"])
+def test_tokens_are_those_of_transformers(pre, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    tokens = byte_pairs(pre=pre)
+    config = CONFIG | {"vocab_size": len(tokens["tokenizer.ggml.tokens"])}
+    file = load_checkpoint(small_gguf(tmp_path / "m.gguf", config, **tokens))
+    ours = Tokenizer.from_str(json.dumps(file.files["tokenizer.json"]))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path, gguf_file="m.gguf")
+    for text in TEXTS:
+        assert ours.encode(text).ids == theirs(text)["input_ids"], text
