@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -129,22 +130,17 @@ def write_file(
         _add(writer, key, value)
     writer.add_uint32(_VERSION_OF_QUANTISATION, gguf.GGML_QUANT_VERSION)
     for each in listed:
-        kind = gguf.GGMLQuantizationType[each.kind]
-        n_bytes = (
-            each.values.size
-            // each.values.shape[-1]
-            * type_named(each.kind).n_bytes(each.values.shape[-1])
-        )
-        writer.add_tensor_info(
-            each.name, each.values.shape, each.values.dtype, n_bytes, raw_dtype=kind
-        )
+        kind, values = gguf.GGMLQuantizationType[each.kind], each.values
+        n_rows, n_values = values.size // values.shape[-1], values.shape[-1]
+        n_bytes = n_rows * type_named(each.kind).n_bytes(n_values)
+        writer.add_tensor_info(each.name, values.shape, values.dtype, n_bytes, raw_dtype=kind)
     try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for each in listed:
-            writer.write_tensor_data(_encoded(each))
-        writer.close()
+        with closing(writer):
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+            for each in listed:
+                writer.write_tensor_data(_encoded(each))
     except OSError as error:
         raise OSError(f"{path.name} could not be written: {first_line(error)}") from None
 
@@ -152,7 +148,7 @@ def write_file(
 def _encoded(tensor: Written) -> NDArray[Any]:
     rows = quantised(tensor.values, tensor.kind)
     if tensor.kind != "F32":
-        # The values that are read again, in chunks as they are finite together.
+        # Values and scales of 16 bits may be infinite.
         again = dequantised(rows.view(np.uint8), tensor.kind)
         if not np.isfinite(again).all():
             raise ValueError(

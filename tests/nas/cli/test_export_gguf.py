@@ -2,6 +2,7 @@
 
 import copy
 import json
+import resource
 import shlex
 
 import gguf
@@ -254,3 +255,16 @@ def test_a_file_is_measured_as_the_page_shows(tmp_path, capsys, monkeypatch):
     assert "checkpoint m.gguf (llama)" in capsys.readouterr().out
     (record,) = (tmp_path / "smollm2.jsonl").read_text().splitlines()
     assert json.loads(record)["origin"] == "checkpoint m.gguf (llama)"
+
+
+def test_a_full_disk_is_one_line(parent, tmp_path, capsys, proved):
+    file, to = cut(parent, tmp_path / "cut.json"), tmp_path / "to"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        code = main(words(parent, file, to, "--quiet"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    lines = capsys.readouterr().err.splitlines()
+    assert code == 2 and lines[-1].startswith("nas export: model.gguf could not be written")
+    assert names(tmp_path) == ["cut.json", "parent.gguf"]
