@@ -105,13 +105,13 @@ def configuration(
     """
     architecture = architecture_of(metadata, path)
     read = _Hyperparameters(metadata, path, architecture)
-    for name, values in _REQUIRED.items():
-        read.require(name, values)
+    for name, allowed in _REQUIRED.items():
+        read.require(name, allowed)
     heads, width = (
         read.integer("attention.head_count", most=MOST_HEADS),
         read.integer("embedding_length"),
     )
-    values = {
+    values: dict[str, Any] = {
         "architectures": [CLASSES[architecture]],
         "model_type": architecture,
         "hidden_act": "silu",

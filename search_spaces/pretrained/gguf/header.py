@@ -173,7 +173,8 @@ def _alignment(path: Path, metadata: dict[str, Any]) -> int:
 
 def _tensors(cursor: _Cursor, count: int) -> list[StoredTensor]:
     """Descriptions of tensors; ``begin`` is that from the first tensor's on."""
-    found, names = [], set()
+    found: list[StoredTensor] = []
+    names: set[str] = set()
     for _ in range(count):
         name = cursor.text(f"the name of tensor {len(found)}", _MOST_NAME)
         where = f"{cursor.path}: {name!r}"
