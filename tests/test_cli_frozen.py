@@ -88,6 +88,7 @@ FROZEN = {
         "run",
         "--from",
         "--architecture",
+        "--gguf-type",
         "--trial",
         "--max-joules",
         *LIMITS,
