@@ -42,7 +42,9 @@ def image_size(text: str) -> tuple[int, int]:
     sizes = text.split("x")
     if len(sizes) == 1:
         sizes *= 2
-    if len(sizes) != 2 or not all(size.isascii() and size.isdecimal() and int(size) > 0 for size in sizes):
+    if len(sizes) != 2 or not all(
+        size.isascii() and size.isdecimal() and int(size) > 0 for size in sizes
+    ):
         raise argparse.ArgumentTypeError(
             f"must be an integer > 0, or height x width such as 224x160, got {text!r}"
         )
