@@ -157,7 +157,8 @@ def _write_python(
 
 def parent_name(checkpoint: Checkpoint) -> str:
     """Return the name on the hub of a folder in the hub's cache, and of others the folder's."""
-    cache = checkpoint.folder.absolute().parent
+    folder = checkpoint.folder.parent if checkpoint.files else checkpoint.folder
+    cache = folder.absolute().parent
     if cache.name == _SNAPSHOTS and cache.parent.name.startswith(_CACHED):
         return cache.parent.name.removeprefix(_CACHED).replace("--", "/")
     return checkpoint.workload.name

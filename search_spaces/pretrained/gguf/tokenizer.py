@@ -180,15 +180,16 @@ def _sentence_piece(config: Config, tokens: _Tokens) -> dict[str, Any]:
                 *strip,
             ],
         },
-        model=_model(tokens.vocabulary(), _merges_by_score(tokens, scores)) | model,
+        model=_model(tokens.vocabulary(), _merges_by_score(config, tokens, scores)) | model,
     )
 
 
-def _merges_by_score(tokens: _Tokens, scores: Sequence[float]) -> list[list[str]]:
+def _merges_by_score(config: Config, tokens: _Tokens, scores: Sequence[float]) -> list[list[str]]:
     """Pairs of tokens that join to a third, those of the highest score first.
 
     SentencePiece has scores of tokens rather than merges: of all neighbours in a text those are
-    joined first whose token has the highest.
+    joined first whose token has the highest. Of equal ones the first in the text, which merges
+    cannot say.
     """
     numbers = {
         text: number
@@ -196,9 +197,15 @@ def _merges_by_score(tokens: _Tokens, scores: Sequence[float]) -> list[list[str]
         if kind == TokenType.NORMAL
     }
     merges: list[list[str]] = []
+    seen: dict[float, str] = {}
     for text, _ in sorted(numbers.items(), key=lambda item: (-float(scores[item[1]]), item[1])):
         cuts = ((text[:at], text[at:]) for at in range(1, len(text)))
         pairs = [pair for pair in cuts if pair[0] in numbers and pair[1] in numbers]
+        score = float(scores[numbers[text]])
+        if pairs and seen.setdefault(score, text) != text:
+            raise config.error(
+                SCORES, "numbers that differ between tokens of several pieces", (score, text)
+            )
         pairs.sort(key=lambda pair: (numbers[pair[0]], numbers[pair[1]]))
         merges += [list(pair) for pair in pairs]
     return merges

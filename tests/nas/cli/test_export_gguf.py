@@ -14,6 +14,7 @@ from pages import DOCS, blocks, lines_of
 from nas.cli.commands.export_checkpoint import GGUF_TYPES
 from nas.cli.main import main
 from nas.exporting import stock, stock_worker
+from nas.exporting.checkpoint import parent_name
 from nas.exporting.checkpoint_gguf import GGUF_TYPES as WRITTEN_TYPES
 from search_spaces.pretrained import load_checkpoint
 from search_spaces.pretrained.gguf.package import READABLE
@@ -129,6 +130,22 @@ def test_a_file_is_written_as_a_folder(parent, tmp_path, capsys, proved):
         for each in (before, after)
     )
     assert torch.equal(ours, theirs)
+
+
+def test_a_file_is_written_with_a_module_of_its_own(parent, tmp_path, proved):
+    file, to = cut(parent, tmp_path / "cut.json"), tmp_path / "to"
+    command = words(parent, file, to, "--quiet")
+    command[command.index("gguf")] = "python"
+    assert main(command) == 0
+    assert {"python", "model.safetensors", "tokenizer.json"} <= {*names(to)}
+
+
+def test_a_file_of_the_hub_has_its_name_there(parent, tmp_path):
+    folder = tmp_path / "models--owner--small" / "snapshots" / "3f2a"
+    folder.mkdir(parents=True)
+    parent.rename(folder / "m.gguf")
+    assert parent_name(load_checkpoint(folder)) == "owner/small"
+    assert parent_name(load_checkpoint(folder / "m.gguf")) == "owner/small"
 
 
 def test_the_tokenizer_of_a_folder_is_that_of_transformers(parent, tmp_path, proved):

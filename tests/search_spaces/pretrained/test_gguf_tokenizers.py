@@ -141,6 +141,10 @@ def test_a_file_may_have_no_tokenizer(tmp_path):
         (sentence_piece(["a", "a"]), "tokenizer.ggml.tokens must be texts that differ"),
         (sentence_piece(["a"]) | {"tokenizer.ggml.scores": [0.0]}, "scores must be 260 numbers"),
         (
+            sentence_piece(["a", "b", "ab", "ba"]) | {"tokenizer.ggml.scores": [-1e3] * 263},
+            "scores must be numbers that differ between tokens of several pieces",
+        ),
+        (
             sentence_piece(["a"]) | {"tokenizer.ggml.token_type": [1, 1, 1, *[6] * 255, 1, 1]},
             "token_type must be 0 or 256 tokens of bytes",
         ),
