@@ -33,6 +33,8 @@ BYTE_PAIRS, SENTENCE_PIECE, NO_TOKENIZER = "gpt2", "llama", "none"
 # SentencePiece's character for a space.
 SPACE = "\u2581"
 N_BYTES = 256
+# Greatest length of a token; every place in a token of SentencePiece's is tried.
+_MOST_CHARACTERS = 512
 
 
 class TokenType(IntEnum):
@@ -108,6 +110,9 @@ def _tokens(config: Config, vocab_size: int) -> _Tokens:
     if not isinstance(texts, list) or not 0 < len(texts) <= vocab_size:
         n_tokens = len(texts) if isinstance(texts, list) else texts
         raise config.error(TOKENS, f"1..{vocab_size} texts (the vocabulary's size)", n_tokens)
+    longest = max(map(len, texts))
+    if longest > _MOST_CHARACTERS:
+        raise config.error(TOKENS, f"texts of at most {_MOST_CHARACTERS} characters", longest)
     kinds = [int(TokenType.NORMAL)] * len(texts)
     if config.take(TYPES) is not None:
         kinds = [int(kind) for kind in _numbers(config, TYPES, len(texts))]

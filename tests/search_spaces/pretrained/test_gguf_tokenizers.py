@@ -139,6 +139,8 @@ def test_a_file_may_have_no_tokenizer(tmp_path):
         (byte_pairs() | {"tokenizer.ggml.add_bos_token": 1}, "add_bos_token must be true or fal"),
         (byte_pairs() | {"tokenizer.chat_template": 1}, "tokenizer.chat_template must be a text"),
         (sentence_piece(["a", "a"]), "tokenizer.ggml.tokens must be texts that differ"),
+        # Each place of such a token would be tried: seconds for a million letters.
+        (sentence_piece(["a" * 10**6]), "tokenizer.ggml.tokens must be texts of at most 512 char"),
         (sentence_piece(["a"]) | {"tokenizer.ggml.scores": [0.0]}, "scores must be 260 numbers"),
         (
             sentence_piece(["a", "b", "ab", "ba"]) | {"tokenizer.ggml.scores": [-1e3] * 263},
