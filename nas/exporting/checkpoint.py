@@ -1,4 +1,4 @@
-"""Cut a checkpoint to an architecture, and write it in the format that it came in."""
+"""Cut a checkpoint to an architecture, and write it in a format that others load."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from nas.core.files import write_json
 from nas.core.versions import versions
 from nas.exporting.artifact import README, ExportError
 from nas.exporting.checkpoint_card import render_card
+from nas.exporting.checkpoint_gguf import GGUF, GGUF_TYPES, About, check_gguf_form, write_gguf_form
 from nas.exporting.export import Exported
 from nas.exporting.formats.registry import FORMATS, check_supported
 from nas.exporting.staging import staged
@@ -45,11 +46,16 @@ class _Cut:
     parent_params: int
 
 
-FORMS = ("huggingface", "python")
+FORMS = ("huggingface", "python", "gguf")
 
 
 def export_checkpoint(
-    checkpoint: Checkpoint, architecture: Architecture, to: Path, *, form: str = FORMS[0]
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    to: Path,
+    *,
+    form: str = FORMS[0],
+    gguf_type: str = GGUF_TYPES[0],
 ) -> Exported:
     """Write ``checkpoint``, cut to ``architecture``, to the new folder ``to``.
 
@@ -61,7 +67,9 @@ def export_checkpoint(
         architecture: Of the parent's width and style (an absent style is the parent's), and not
             larger than it.
         to: New or empty.
-        form: ``huggingface``, which stock classes load, or ``python``, with a module of its own.
+        form: ``huggingface``, which stock classes load, ``python``, with a module of its own, or
+            ``gguf``, one file for llama.cpp.
+        gguf_type: Type of the weights of a ``gguf`` file, one of ``GGUF_TYPES``.
 
     Raises:
         ValueError: the form cannot hold the architecture, it does not fit into the parent,
@@ -75,13 +83,24 @@ def export_checkpoint(
         check_supported([FORMATS[form]], architecture, workload, "cpu")
         if not _is_fp32(architecture):
             raise ValueError("precision must be fp32 with --format python of a checkpoint")
+    elif form == "gguf":
+        check_gguf_form(checkpoint, architecture, gguf_type)
     else:
         _check_stock(checkpoint, architecture)
     check_fits_in(checkpoint.architecture, architecture)
+    changed = _changes(checkpoint.architecture, architecture)
+    if form == "gguf" and gguf_type != GGUF_TYPES[0]:
+        changed.append(f"weights stored as {gguf_type}")
     with staged(to) as staging:
         cut = _cut(checkpoint, architecture)
-        write = _write_python if form == "python" else _write_stock
-        files, proof = write(staging, checkpoint, architecture, cut.network)
+        if form == "gguf":
+            about = About(parent_name(checkpoint), checkpoint.license, tuple(changed))
+            files, proof = write_gguf_form(
+                staging, checkpoint, architecture, cut.network, gguf_type, about
+            )
+        else:
+            write = _write_python if form == "python" else _write_stock
+            files, proof = write(staging, checkpoint, architecture, cut.network)
         card = {
             "format": form,
             "parent": {
@@ -93,7 +112,9 @@ def export_checkpoint(
             },
             "architecture": architecture.describe(),
             "params": _n_params(cut.network),
-            "changed": _changes(checkpoint.architecture, architecture),
+            "changed": changed,
+            "has_tokenizer": checkpoint.tokenizer is not None,
+            "weights": GGUF if form == "gguf" else WEIGHTS,
             "files": {each: (staging / each).stat().st_size for each in files},
             "proof": proof.to_dict(),
             "versions": versions(),
@@ -149,7 +170,8 @@ def _write_python(
 
 def parent_name(checkpoint: Checkpoint) -> str:
     """Return the name on the hub of a folder in the hub's cache, and of others the folder's."""
-    cache = checkpoint.folder.absolute().parent
+    folder = checkpoint.folder.parent if checkpoint.files else checkpoint.folder
+    cache = folder.absolute().parent
     if cache.name == _SNAPSHOTS and cache.parent.name.startswith(_CACHED):
         return cache.parent.name.removeprefix(_CACHED).replace("--", "/")
     return checkpoint.workload.name

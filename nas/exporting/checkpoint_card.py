@@ -11,13 +11,12 @@ from nas.core.markdown import code, plain
 from nas.core.units import format_bytes
 from nas.core.versions import described
 
-_TAGS = ("joulenas", "safetensors")
-
 
 def render_card(card: Mapping[str, Any]) -> str:
     """Return ``README.md`` of ``nas.exporting.checkpoint``'s card."""
     parent, proof = card["parent"], card["proof"]
-    front: dict[str, Any] = {"tags": list(_TAGS)}
+    kind = "gguf" if card["weights"].endswith(".gguf") else "safetensors"
+    front: dict[str, Any] = {"tags": ["joulenas", kind]}
     if proof["auto_class"] is not None:
         front["library_name"] = "transformers"
     if parent["license"] is not None:
@@ -31,7 +30,7 @@ def render_card(card: Mapping[str, Any]) -> str:
         else "The parent's card names no licence: ask its authors"
     )
     changes = [f"- {plain(change)}" for change in card["changed"]] or ["- nothing"]
-    size = format_bytes(card["files"]["model.safetensors"])
+    size = format_bytes(card["files"][card["weights"]])
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
@@ -53,7 +52,7 @@ def render_card(card: Mapping[str, Any]) -> str:
         "was evaluated**: fine-tune it before use.",
         "",
         "```python",
-        *_use(proof["auto_class"], is_quantised=proof["n_exact"] > 0),
+        *_use(proof, card["weights"] if kind == "gguf" else None),
         "```",
         "",
         f"A fresh process loaded this folder as {code(proof['stock_class'])} by "
@@ -77,15 +76,17 @@ def _compared(proof: Mapping[str, Any]) -> str:
     return text
 
 
-def _use(auto_class: str | None, *, is_quantised: bool) -> list[str]:
+def _use(proof: Mapping[str, Any], gguf_file: str | None) -> list[str]:
     """Lines of code that load the network."""
+    auto_class: str | None = proof["auto_class"]
     if auto_class is not None:
-        load = f'network = {auto_class}.from_pretrained("this folder"'
+        is_quantised = proof["n_exact"] > 0
+        more = f', gguf_file="{gguf_file}"' if gguf_file else ', dtype="auto"' * is_quantised
         return [
             f"from transformers import {auto_class}",
             "",
             *(["# torchao must be installed."] if is_quantised else []),
-            f'{load}, dtype="auto")' if is_quantised else f"{load})",
+            f'network = {auto_class}.from_pretrained("this folder"{more})',
         ]
     return [
         "import sys",

@@ -71,10 +71,20 @@ class Proof:
 
 def check_transformers() -> None:
     """Raise ``ValueError`` unless ``transformers`` is installed."""
-    if find_spec("transformers") is None:
+    _check_installed("a checkpoint's folder", "transformers", "checkpoints")
+
+
+def check_transformers_for_gguf() -> None:
+    """Raise ``ValueError`` unless all is installed that ``transformers`` reads GGUF by."""
+    for package in ("transformers", "accelerate"):
+        _check_installed("a GGUF file", package, "gguf")
+
+
+def _check_installed(what: str, package: str, extra: str) -> None:
+    if find_spec(package) is None:
         raise ValueError(
-            "a checkpoint's folder is proved by transformers, which is not installed: "
-            "pip install 'joulenas[checkpoints]'"
+            f"{what} is proved by {package}, which is not installed: "
+            f"pip install 'joulenas[{extra}]'"
         )
 
 
@@ -87,6 +97,7 @@ def prove(
     *,
     by_stock: bool,
     weights: Mapping[str, Tensor] | None = None,
+    gguf_file: str | None = None,
 ) -> Proof:
     """Load ``folder`` in a fresh process and compare outputs, in fp32 if nothing is quantised.
 
@@ -100,6 +111,7 @@ def prove(
         network: The network in evaluation mode, in fp32, or with quantised weights.
         by_stock: Load it by ``transformers``, else by ``python/model.py``.
         weights: What the quantised weights stand for, by the class's parameters.
+        gguf_file: Name of the GGUF file that ``transformers`` loads; ``None`` for safetensors.
 
     Raises:
         ExportError: the folder cannot be loaded, or outputs differ.
@@ -129,6 +141,7 @@ def prove(
                 "class": auto_class,
                 "dtype": str(next(network.parameters()).dtype).removeprefix("torch."),
                 "weights": None if weights is None else str(exact),
+                "gguf_file": gguf_file,
                 "kind": workload.kind,
                 "pooling": style.pooling,
                 "has_unit_vectors": style.has_unit_vectors,

@@ -164,6 +164,7 @@ def _loaded(job: Mapping[str, Any], **how: Any) -> tuple[Any, dict[str, Any]]:
     auto = getattr(transformers, str(job["class"]))
     network, report = auto.from_pretrained(
         job["folder"],
+        gguf_file=job.get("gguf_file"),
         dtype=getattr(torch, str(job["dtype"])),
         local_files_only=True,
         trust_remote_code=False,

@@ -5,6 +5,7 @@ Shape legend: N samples, T tokens.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -45,8 +46,8 @@ def inputs_of(task: Task, subject: Subject) -> Inputs:
         samples = task.split("validation").inputs
         rows = np.resize(np.arange(len(samples)), workload.batch_size)
         return Inputs(np.asarray(samples[rows], dtype=np.float32))
-    path = subject.checkpoint.tokenizer
-    if path is None or path.name != TOKENIZER:
+    path, made = subject.checkpoint.tokenizer, subject.checkpoint.files.get(TOKENIZER)
+    if path is None or (made is None and path.name != TOKENIZER):
         folder = subject.checkpoint.folder.name
         return Inputs(None, f"tokens are random: {folder} has no {TOKENIZER}")
     texts = _texts(task, workload.input_shape[0])
@@ -54,7 +55,12 @@ def inputs_of(task: Task, subject: Subject) -> Inputs:
         return Inputs(None, f"tokens are random: task {task.name} has no raw texts")
     chosen = list(islice(texts, workload.batch_size))
     chosen = [chosen[i % len(chosen)] for i in range(workload.batch_size)]
-    encoder = read_tokenizer(path, workload.input_shape[0], shift=0)
+    length = workload.input_shape[0]
+    if made is None:
+        encoder = read_tokenizer(path, length, shift=0)
+    else:
+        text = json.dumps(made)
+        encoder = TextEncoder.from_json(text, length, shift=0, where=str(path))
     tokens_NT, lengths_N = encoder.encode_measured(chosen)
     is_padding_NT = np.arange(tokens_NT.shape[1]) >= lengths_N[:, None]
     tokens_NT[is_padding_NT] = workload.padding_token

@@ -1,10 +1,11 @@
-"""A checkpoint of the Hugging Face format: what it is, and its network with its weights."""
+"""A checkpoint in a folder or a GGUF file: what it is, and its network with its weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,23 +24,24 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A pretrained network in a folder; its values are read by ``build``.
+    """A pretrained network in a folder or a GGUF file; its values are read by ``build``.
 
     Attributes:
-        folder: The folder.
+        folder: The folder, or the GGUF file.
         family: Name of the family, such as ``llama``.
         model_type: ``config.json``'s, such as ``qwen2``.
         architecture: The network's, with its style.
         workload: The kind of its head, its longest input, batch size 1, the folder's name.
-        limit: Key of ``config.json`` that the longest input follows from.
+        limit: Key that the longest input follows from, and its file.
         labels: Names of classes, empty where the head has none.
-        tokenizer: ``tokenizer.json`` or ``vocab.txt``, ``None`` where there is none.
+        tokenizer: ``tokenizer.json``, ``vocab.txt`` or the GGUF file; ``None`` without one.
         preprocessor: ``preprocessor_config.json``, ``None`` where there is none.
         license: Licence that ``README.md`` names, ``None`` where it names none.
         unread_keys: Keys of ``config.json`` that are not known and had no effect.
         longest: The most tokens of a text, ``None`` for images.
         image_size: Height and width in pixels that positions are stored for, ``None`` for texts.
         resizing: How positions are interpolated for other sizes, ``None`` where they are not.
+        files: JSON files that a folder would have, by name, of a GGUF file; else empty.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class Checkpoint:
     longest: int | None = None
     image_size: tuple[int, ...] | None = None
     resizing: Resizing | None = None
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     def with_input_shape(self, shape: tuple[int, ...]) -> Checkpoint:
         """Return the checkpoint with a workload of inputs of ``shape``, as ``Workload`` has it.
@@ -81,7 +84,7 @@ class Checkpoint:
         if tokens > self.longest:
             raise ValueError(
                 f"{self.folder}: sequence_length must be at most {self.longest} "
-                f"({self.limit} of config.json), got {tokens}"
+                f"({self.limit}), got {tokens}"
             )
         return replace(self, workload=replace(self.workload, input_shape=(tokens,)))
 
@@ -164,7 +167,8 @@ class Checkpoint:
         """Write the stored values of a parameter."""
         pieces = self.match.sources[name]
         if len(pieces) == 1:
-            change = self._change(name, pieces[0], tensors)
+            is_whole = pieces[0].source.is_plain and name != POSITIONS
+            change = None if is_whole else self._change(name, pieces[0], tensors)
             tensors.copy(pieces[0].source.name, parameter, change)
             return
         parameter.zero_()

@@ -1,8 +1,9 @@
-"""Load checkpoints: describe the folder and compare names and shapes; values are read later."""
+"""Load checkpoints: describe folder or file, compare names and shapes; values are read later."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,18 @@ from nas.core.names import check_name, first_line
 from search_spaces.pretrained.checkpoint import Checkpoint
 from search_spaces.pretrained.families.family import Blueprint, Family, Head
 from search_spaces.pretrained.files.config import Config
-from search_spaces.pretrained.files.folder import CONFIG, PREPROCESSOR, Folder, read_json
+from search_spaces.pretrained.files.folder import (
+    CONFIG,
+    PREPROCESSOR,
+    TOKENIZERS,
+    Folder,
+    read_json,
+)
+from search_spaces.pretrained.files.header import Entry
 from search_spaces.pretrained.files.hub import download, is_hub_name
 from search_spaces.pretrained.files.tensors import find_tensors
 from search_spaces.pretrained.files.vocabulary import check_vocabulary
+from search_spaces.pretrained.gguf.read import GgufFile, gguf_in, read_gguf
 from search_spaces.pretrained.matching import match
 from search_spaces.pretrained.registry import FAMILIES
 from search_spaces.pretrained.sentences import with_pooling
@@ -25,11 +34,11 @@ _MOST_LABELS = 2**20
 
 
 def load_checkpoint(source: str | Path) -> Checkpoint:
-    """Describe the checkpoint in a folder, or of a name ``owner/name`` on the Hugging Face hub.
+    """Describe the checkpoint in a folder or a GGUF file, or ``owner/name`` on the hub.
 
-    The folder holds ``config.json`` and safetensors. Their values are read by
-    ``Checkpoint.build``. A hub name requires ``huggingface_hub``; a folder of that name is
-    preferred.
+    A folder holds ``config.json`` and safetensors, or one GGUF file. Values are read by
+    ``Checkpoint.build``. GGUF requires the package ``gguf``, a hub name ``huggingface_hub``; a
+    path of that name is preferred.
 
     Raises:
         ValueError: there is no such checkpoint, it is not supported, or a file is not valid; the
@@ -38,24 +47,60 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     path = Path(source)
     try:
         name = path.resolve().name
-        if not path.is_dir() and is_hub_name(source):
+        if not path.exists() and is_hub_name(source):
             path, name = download(str(source)), str(source).rpartition("/")[2]
-        return _load(path, name)
+        stored = gguf_in(path)
+        if stored is not None:
+            return _load_gguf(read_gguf(stored), name.removesuffix(stored.suffix))
+        return _load_folder(path, name)
     except OSError as error:
         raise ValueError(f"checkpoint {path} must be readable: {first_line(error)}") from None
     except RecursionError:
         raise ValueError(f"checkpoint {path} must not nest values so deeply") from None
 
 
-def _load(path: Path, name: str) -> Checkpoint:
+def _load_folder(path: Path, name: str) -> Checkpoint:
     folder = Folder(path)
     config = Config(read_json(folder.require(CONFIG)), path / CONFIG)
+    checkpoint = _described(path, name, config, lambda: find_tensors(folder), folder)
+    tokenizer, vocab_size = folder.tokenizer(), checkpoint.workload.vocab_size
+    if tokenizer is not None and vocab_size is not None:
+        check_vocabulary(tokenizer, vocab_size)
+    return replace(
+        checkpoint,
+        tokenizer=tokenizer,
+        preprocessor=folder.find(PREPROCESSOR),
+        license=folder.license(),
+    )
+
+
+def _load_gguf(file: GgufFile, name: str) -> Checkpoint:
+    config = Config(file.config, file.path)
+    checkpoint = _described(file.path, name, config, lambda: file.entries, None)
+    return replace(
+        checkpoint,
+        tokenizer=file.path if TOKENIZERS[0] in file.files else None,
+        license=file.license,
+        files=file.files,
+    )
+
+
+def _described(
+    path: Path,
+    name: str,
+    config: Config,
+    find: Callable[[], Mapping[str, Entry]],
+    folder: Folder | None,
+) -> Checkpoint:
+    """Describe a checkpoint by its configuration and its tensors; ``folder`` is Hugging Face's."""
     family = family_of(config)
     head = _head_of(config, family)
     config.check_supported()
-    entries = find_tensors(folder)
+    entries = find()
     try:
-        blueprint = with_pooling(family.read(config, head), head, folder)
+        blueprint = family.read(config, head)
+        if folder is not None:
+            blueprint = with_pooling(blueprint, head, folder)
         # Before modules are made, whose number is the configuration's word alone.
         if blueprint.architecture.depth > len(entries):
             raise ValueError(
@@ -71,21 +116,15 @@ def _load(path: Path, name: str) -> Checkpoint:
         raise ValueError(f"{where}{error}") from None
     names = {**family.names, **head.names, **blueprint.names}
     matched = match(network, family, names, entries, path)
-    tokenizer = folder.tokenizer()
-    if tokenizer is not None and blueprint.vocab_size is not None:
-        check_vocabulary(tokenizer, blueprint.vocab_size)
     return Checkpoint(
         folder=path,
         family=family.name,
         model_type=config.take("model_type"),
         architecture=blueprint.architecture,
         workload=workload,
-        limit=blueprint.limit,
+        limit=f"{blueprint.limit} of {config.path.name}",
         match=matched,
         labels=labels,
-        tokenizer=tokenizer,
-        preprocessor=folder.find(PREPROCESSOR),
-        license=folder.license(),
         unread_keys=config.unread(family.harmless),
         longest=None if workload.is_image else workload.input_shape[0],
         image_size=_image_size(workload),

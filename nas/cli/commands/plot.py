@@ -28,7 +28,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_from(
         parser,
         "draw the architecture of a pretrained checkpoint instead of a run: a Hugging Face "
-        "folder, or a hub name",
+        "folder, a GGUF file, or a hub name",
     )
     parser.add_argument(
         "--what",

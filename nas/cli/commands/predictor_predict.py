@@ -32,7 +32,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", nargs="*", type=Path, help="architectures (.json or .jsonl), or records"
     )
-    add_from(parser, "predict a pretrained checkpoint: a Hugging Face folder, or a hub name")
+    add_from(
+        parser,
+        "predict a pretrained checkpoint: a Hugging Face folder, a GGUF file, or a hub name",
+    )
     add_size_and_precision(parser, "fp32")
     parser.add_argument(
         "--phase",

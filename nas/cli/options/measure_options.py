@@ -35,8 +35,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_from(
         parser,
-        "measure a pretrained checkpoint in each precision: a Hugging Face folder, or a name "
-        "owner/name of the hub",
+        "measure a pretrained checkpoint in each precision: a Hugging Face folder, a GGUF file, "
+        "or a name owner/name of the hub",
     )
     add_size_and_precision(parser, "every one that is real on the device")
     parser.add_argument(

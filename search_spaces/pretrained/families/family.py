@@ -39,6 +39,11 @@ class Stored:
     scale: str | None = None
     factor: float = 1.0
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a parameter is the whole tensor as it is."""
+        return self == Stored(self.name)
+
     def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the stored tensor of a parameter of ``shape``, that it is read as if flat."""
         stored = (shape[0] * self.parts + self.skip + self.rest, *shape[1:])

@@ -22,7 +22,8 @@ MOST_TABLE, MOST_POSITIONS = 2**24, 2**30
 
 def shown(value: object) -> str:
     """Return a value of an untrusted file as one short line."""
-    text = repr(value)
+    # Arrays have several lines.
+    text = " ".join(repr(value).split("\n"))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -7,11 +7,13 @@ without gaps (https://github.com/huggingface/safetensors).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from search_spaces.pretrained.files.config import shown
 from search_spaces.pretrained.files.folder import parse_json
@@ -31,13 +33,36 @@ _OTHER_BYTES |= {"U64": 8, "F8_E4M3": 1, "F8_E5M2": 1}
 
 
 @dataclass(frozen=True, slots=True)
+class Encoding:
+    """How a tensor is stored whose bytes are not simply its values in their order.
+
+    Attributes:
+        row_bytes: Bytes of a row; rows follow on each other.
+        row_values: Values of a row: the last dimension, or 1 of a vector.
+        decode: Values of rows of bytes ``(n_rows, row_bytes)``.
+        heads: Of each of so many heads the rows of both halves alternate in the file; 0 for none.
+    """
+
+    row_bytes: int
+    row_values: int
+    decode: Callable[[Tensor], Tensor]
+    heads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One tensor in a file: its type as the file has it, its shape, and its first byte."""
+    """One tensor in a file.
+
+    ``name`` and ``dtype`` are the file's, ``begin`` is its first byte. Without an ``encoding`` its
+    values stand there in their order.
+    """
 
     path: Path
+    name: str
     dtype: str
     shape: tuple[int, ...]
     begin: int
+    encoding: Encoding | None = None
 
     @property
     def n_values(self) -> int:
@@ -100,4 +125,4 @@ def _entry(path: Path, name: str, data: Any, first: int) -> tuple[Entry, int]:
             f"{where}.data_offsets must span the {math.prod(shape) * width} bytes of its shape, "
             f"got {end - begin}"
         )
-    return Entry(path, dtype, tuple(shape), first + begin), first + end
+    return Entry(path, name, dtype, tuple(shape), first + begin), first + end

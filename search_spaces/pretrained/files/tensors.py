@@ -19,7 +19,7 @@ from torch import Tensor
 
 from search_spaces.pretrained.files.config import shown
 from search_spaces.pretrained.files.folder import INDEX, WEIGHTS, Folder, read_json
-from search_spaces.pretrained.files.header import DTYPES, Entry, read_header
+from search_spaces.pretrained.files.header import DTYPES, Encoding, Entry, read_header
 
 _CHUNK_BYTES = 2**23
 _CONVERT = (
@@ -91,8 +91,15 @@ class MappedTensors:
                 self._maps[entry.path] = _map(entry.path)
 
     def view(self, name: str) -> Tensor:
-        """Return a tensor as the file has it; its pages are read when its values are."""
+        """Return a tensor as the file has it; its pages are read when its values are.
+
+        An encoded one is decoded.
+        """
         entry = self._entries[name]
+        if entry.encoding is not None:
+            decoded = torch.empty(entry.shape, dtype=DTYPES.get(entry.dtype, torch.float32))
+            self._decode(entry, entry.encoding, decoded)
+            return decoded
         dtype, buffer = DTYPES[entry.dtype], self._maps[entry.path]
         if not entry.n_values:
             return torch.empty(entry.shape, dtype=dtype)
@@ -104,26 +111,53 @@ class MappedTensors:
         flat = torch.frombuffer(buffer, dtype=dtype, count=entry.n_values, offset=entry.begin)
         return flat.reshape(entry.shape)
 
-    def copy(self, name: str, target: Tensor, change: Callable[[Tensor], Tensor]) -> None:
-        """Write ``change`` of a tensor to ``target`` of its shape, in chunks of rows.
+    def copy(
+        self, name: str, target: Tensor, change: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        """Write a tensor, or ``change`` of it, to ``target`` of its shape, in chunks of rows.
 
         Raises:
             ValueError: a value is not finite.
         """
-        source = change(self.view(name))
+        entry = self._entries[name]
+        if entry.encoding is not None and change is None:
+            self._decode(entry, entry.encoding, target)
+        else:
+            self._copy(self.view(name) if change is None else change(self.view(name)), target)
+        # One pass without temporary tensors; NaN is both the least and the greatest.
+        if not all(math.isfinite(value) for value in target.aminmax()):
+            kind = str(target.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"{entry.path}: {entry.name!r} must hold values that are finite in {kind}, got "
+                f"NaN or infinity"
+            )
+
+    def _copy(self, source: Tensor, target: Tensor) -> None:
         for rows in _chunks(source):
             target[rows].copy_(source[rows])
             # Each row of a transposed tensor is on all of its pages.
             if source.is_contiguous():
                 self.release()
         self.release()
-        # One pass without temporary tensors; NaN is both the least and the greatest.
-        if not all(math.isfinite(value) for value in target.aminmax()):
-            kind = str(target.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"{self._entries[name].path}: {name!r} must hold values that are finite in "
-                f"{kind}, got NaN or infinity"
-            )
+
+    def _decode(self, entry: Entry, encoding: Encoding, target: Tensor) -> None:
+        """Write the values of an encoded tensor, in chunks of rows."""
+        count = entry.n_values // encoding.row_values * encoding.row_bytes
+        buffer = self._maps[entry.path]
+        raw = torch.frombuffer(buffer, dtype=torch.uint8, count=count, offset=entry.begin)
+        stored = raw.reshape(-1, encoding.row_bytes)
+        into = target.view(len(stored), encoding.row_values)
+        order = None if encoding.heads == 0 else interleaved_rows(len(stored), encoding.heads)
+        # Decoders take some four times the memory of their values in fp32.
+        step = max(1, _CHUNK_BYTES // (4 * encoding.row_values * torch.float32.itemsize))
+        for start in range(0, len(stored), step):
+            rows = slice(start, start + step)
+            values = encoding.decode(stored[rows])
+            if order is None:
+                into[rows].copy_(values)
+            else:
+                into[order[rows]] = values.to(into.dtype)
+            self.release()
 
     def are_equal(self, one: str, other: str) -> bool:
         """Whether two tensors of one shape hold the same values."""
@@ -139,6 +173,14 @@ class MappedTensors:
         if sys.platform == "linux":
             for mapped in self._maps.values():
                 mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def interleaved_rows(n_rows: int, heads: int) -> Tensor:
+    """Return for each row of a file its row in the network, where rows of halves alternate.
+
+    ``n_rows`` must be an even multiple of ``heads``.
+    """
+    return torch.arange(n_rows).reshape(heads, 2, -1).transpose(1, 2).flatten()
 
 
 def _chunks(tensor: Tensor) -> Iterator[slice]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -54,8 +55,7 @@ def write_checkpoint(
         OSError: the folder cannot be written.
     """
     check_loadable(checkpoint, architecture)
-    source = Folder(checkpoint.folder)
-    values = changed_values(checkpoint, architecture, read_json(source.require(CONFIG)))
+    values = changed_values(checkpoint, architecture, configuration_of(checkpoint))
     stored = stored_precision(architecture)
     is_rounded = stored == "bf16" or quantised_precision(architecture) is not None
     tensors = stored_tensors(checkpoint, network, is_rounded=is_rounded)
@@ -73,10 +73,27 @@ def write_checkpoint(
     return (CONFIG, WEIGHTS, *copy_files(checkpoint, to))
 
 
-def copy_files(checkpoint: Checkpoint, to: Path) -> tuple[str, ...]:
-    """Copy the checkpoint's ``COMPANIONS`` to the folder ``to``; return their names."""
+def configuration_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Return the values of the checkpoint's ``config.json``, or those of GGUF metadata."""
+    if checkpoint.files:
+        return checkpoint.files[CONFIG]
+    return read_json(Folder(checkpoint.folder).require(CONFIG))
+
+
+def copy_files(
+    checkpoint: Checkpoint, to: Path, names: Sequence[str] = COMPANIONS
+) -> tuple[str, ...]:
+    """Copy the checkpoint's files among ``names`` to the folder ``to``; return their names.
+
+    Of a GGUF file they are written from its metadata.
+    """
+    if checkpoint.files:
+        made = [name for name in names if name in checkpoint.files]
+        for name in made:
+            write_json(to / name, checkpoint.files[name])
+        return tuple(made)
     source, copied = Folder(checkpoint.folder), []
-    for name in COMPANIONS:
+    for name in names:
         path = source.find(name)
         if path is not None:
             (to / name).parent.mkdir(exist_ok=True)

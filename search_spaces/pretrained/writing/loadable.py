@@ -18,7 +18,8 @@ from search_spaces.architecture import (
     Precision,
 )
 from search_spaces.pretrained.checkpoint import Checkpoint
-from search_spaces.pretrained.families.family import Family, Stored
+from search_spaces.pretrained.families.family import Family, SizeKeys, Stored
+from search_spaces.pretrained.files.folder import CONFIG
 from search_spaces.pretrained.registry import FAMILIES
 
 # Precisions of blocks whose weights are plain numbers of one type.
@@ -44,7 +45,13 @@ def check_loadable(checkpoint: Checkpoint, architecture: Architecture) -> None:
         raise ValueError(f"{reasons[0]}{more}")
 
 
-def refusals(checkpoint: Checkpoint, architecture: Architecture) -> tuple[str, ...]:
+def refusals(
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    *,
+    keys: SizeKeys | None = None,
+    place: str = CONFIG,
+) -> tuple[str, ...]:
     """Return the reasons why no stock class can hold ``architecture``; empty where one can.
 
     Each names the layer and the field.
@@ -52,6 +59,8 @@ def refusals(checkpoint: Checkpoint, architecture: Architecture) -> tuple[str, .
     Args:
         checkpoint: The parent, whose configuration and style the network has.
         architecture: The network's.
+        keys: Keys of sizes where the network is to be written; the family's by default.
+        place: What has these keys, for messages.
     """
     family, parent = family_named(checkpoint.family), checkpoint.architecture
     if architecture.family != TRANSFORMER or architecture.decoder is not None:
@@ -65,7 +74,7 @@ def refusals(checkpoint: Checkpoint, architecture: Architecture) -> tuple[str, .
         reasons.append("the style differs from the parent's")
     reasons += _compressed(architecture)
     reasons += _precisions(architecture, family, family.classes[checkpoint.model_type])
-    reasons += _uneven(architecture, family)
+    reasons += _uneven(architecture, keys or family.sizes, place)
     reasons += _sizes(architecture.layers[0], checkpoint, family)
     return tuple(reasons)
 
@@ -124,13 +133,13 @@ def _has_linear_projections(family: Family) -> bool:
     return not any(isinstance(each, Stored) and each.is_transposed for each in sources)
 
 
-def _uneven(architecture: Architecture, family: Family) -> Iterator[str]:
+def _uneven(architecture: Architecture, sizes: SizeKeys, place: str) -> Iterator[str]:
     """Reasons in layers that differ from the first."""
     keys = {
-        "attention.n_heads": family.sizes.heads,
-        "attention.n_kv_heads": family.sizes.kv_heads or family.sizes.heads,
-        "attention.d_head": family.sizes.d_head or family.sizes.heads,
-        "ffn.d_ff": family.sizes.d_ff,
+        "attention.n_heads": sizes.heads,
+        "attention.n_kv_heads": sizes.kv_heads or sizes.heads,
+        "attention.d_head": sizes.d_head or sizes.heads,
+        "ffn.d_ff": sizes.d_ff,
     }
     first = architecture.layers[0]
     for index, layer in enumerate(architecture.layers):
@@ -139,7 +148,7 @@ def _uneven(architecture: Architecture, family: Family) -> Iterator[str]:
             if ours != theirs:
                 yield (
                     f"layers[{index}].{field} is {ours}, that of layers[0] is {theirs}, and "
-                    f"{key} of config.json is one number for all layers"
+                    f"{key} of {place} is one number for all layers"
                 )
 
 

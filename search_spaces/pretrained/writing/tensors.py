@@ -54,10 +54,16 @@ def stored_tensors(
 def in_parents_types(
     checkpoint: Checkpoint, tensors: Mapping[str, Tensor]
 ) -> dict[str, Tensor] | None:
-    """Return ``tensors`` in the parent's types; ``None`` where a value would be rounded."""
+    """Return ``tensors`` in the parent's types.
+
+    ``None`` where a value would be rounded, or a type of the parent's is quantised.
+    """
     cast = {}
     for name, tensor in tensors.items():
-        changed = tensor.to(DTYPES[checkpoint.match.entries[name].dtype])
+        dtype = DTYPES.get(checkpoint.match.entries[name].dtype)
+        if dtype is None:
+            return None
+        changed = tensor.to(dtype)
         if not torch.equal(changed.to(tensor.dtype), tensor):
             return None
         cast[name] = changed

@@ -159,7 +159,7 @@ def test_an_architecture_that_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("more", "part"),
     [
-        (["--format", "onnx"], "format must be one of huggingface, python with --from"),
+        (["--format", "onnx"], "format must be one of huggingface, python, gguf with --from"),
         (["--format", "python,onnx"], "format must be one of"),
         (["--trial", "3"], "leave out --trial"),
         (["--knee"], "leave out --knee"),
@@ -267,7 +267,7 @@ def test_the_page_shows_what_runs_and_is_printed(tmp_path, capsys, monkeypatch):
     page = DOCS / "export.md"
     (example,) = (text for text in blocks(page, "python") if "load_checkpoint" in text)
     shown = next(text for text in blocks(page, "text") if "minilm-l4" in text)
-    (line,) = (line for line in lines_of(page) if "--from" in line)
+    (line,) = (line for line in lines_of(page) if "--to minilm-l4" in line)
     # It has the depth and the feed-forward width of the real checkpoint.
     network = encoder("bert", "Model", num_hidden_layers=6, intermediate_size=1536)
     saved(network, tmp_path / "all-minilm-l6-v2")

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from encoder_fakes import encoder
+from gguf_fakes import CONFIG, byte_pairs, small_gguf
 from pretrained_fakes import causal, saved
 from record_fakes import made_record
 from text_fakes import tale
@@ -232,6 +233,18 @@ def test_inputs_of_a_task_are_cut_by_the_checkpoints_tokenizer(plays, tmp_path):
     assert batch.shape == (2, 12) and batch.dtype == np.int64
     # Words of the text, not the task's own bytes.
     assert {1, 2, 3, 4} <= set(batch.ravel().tolist()) <= {1, 2, 3, 4, 5}
+
+
+def test_inputs_are_cut_by_the_tokenizer_inside_a_gguf_file(plays, tmp_path):
+    tokens = byte_pairs(("e a", "ea t", "eat s"))
+    config = CONFIG | {"vocab_size": len(tokens["tokenizer.ggml.tokens"])}
+    checkpoint = load_checkpoint(small_gguf(tmp_path / "m.gguf", config, "Q8_0", **tokens))
+    sizes = Sizes(task=plays, batch_size=2, sequence_length=32)
+    batch = inputs_of(plays, subject_of(checkpoint, sizes)).batch
+    assert batch.shape == (2, 32)
+    texts = tokens["tokenizer.ggml.tokens"]
+    # Merged tokens of the text, not the task's own bytes.
+    assert "eats" in {texts[number] for number in batch.ravel()}
 
 
 def test_inputs_reach_the_job(plays, tmp_path, probed, at_once):

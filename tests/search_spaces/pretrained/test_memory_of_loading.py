@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from gguf_fakes import CONFIG, small_gguf
 from safetensors.torch import save_file
 
 # Memory in kB that the process itself has had at most, since it was last cleared.
@@ -82,4 +83,28 @@ def test_the_peak_is_at_most_1_3_times_the_checkpoint(width, dtype, tmp_path):
     peak_kb, has_sympy = done.stdout.split()
     assert 0.9 < int(peak_kb) * 1024 / size < 1.3
     # What torch computes on ``meta`` by Python imports it, for seconds.
+    assert has_sympy == "False"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", ["Q8_0", "Q4_1"])
+def test_the_peak_of_quantised_weights_is_at_most_1_3_times_the_network(kind, tmp_path):
+    large = CONFIG | {
+        "vocab_size": 5120,
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "head_dim": 128,
+    }
+    small_gguf(tmp_path / "small.gguf")
+    small_gguf(tmp_path / "large.gguf", large, kind)
+    network_bytes = 4 * (2 * 5120 * 512 + 2 * (512 * 512 * 3 + 3 * 512 * 2048))
+    names = (str(tmp_path / f"{name}.gguf") for name in ("small", "large"))
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *names, "float32"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak_kb, has_sympy = done.stdout.split()
+    assert 0.9 < int(peak_kb) * 1024 / network_bytes < 1.3
     assert has_sympy == "False"

@@ -1,0 +1,100 @@
+"""A checkpoint, cut to an architecture, as one GGUF file that is read again and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nas.exporting.artifact import ExportError
+from nas.exporting.stock import Proof, check_transformers_for_gguf, prove
+from search_spaces.pretrained import load_checkpoint
+from search_spaces.pretrained.gguf.package import WRITABLE, check_installed
+from search_spaces.pretrained.writing import copy_files
+from search_spaces.pretrained.writing.gguf import check_gguf, rounded, write_gguf
+
+if TYPE_CHECKING:
+    from search_spaces.architecture import Architecture
+    from search_spaces.models.transformer import Transformer
+    from search_spaces.pretrained import Checkpoint
+
+GGUF, GGUF_TYPES = "model.gguf", WRITABLE
+_LICENCES = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """Name and licence of the parent, and what differs from it, one text a field."""
+
+    parent: str
+    license: str | None
+    changed: tuple[str, ...]
+
+
+def check_gguf_form(checkpoint: Checkpoint, architecture: Architecture, kind: str) -> None:
+    """Raise ``ValueError`` unless GGUF can hold ``architecture`` with weights in ``kind``.
+
+    The packages that write the file and prove it must be installed.
+    """
+    check_installed()
+    check_transformers_for_gguf()
+    try:
+        check_gguf(checkpoint, architecture, kind)
+    except ValueError as error:
+        raise ValueError(f"format gguf cannot hold this: {error}") from None
+
+
+def write_gguf_form(
+    folder: Path,
+    checkpoint: Checkpoint,
+    architecture: Architecture,
+    network: Transformer,
+    kind: str,
+    about: About,
+) -> tuple[tuple[str, ...], Proof]:
+    """Write the file and the parent's licence to ``folder``; return their names, and the proof.
+
+    Args:
+        folder: Existing and empty.
+        checkpoint: The parent.
+        architecture: One that ``check_gguf_form`` allows.
+        network: The dense fp32 network of ``architecture``.
+        kind: Type of the weights.
+        about: What the metadata says of the parent.
+
+    Raises:
+        ExportError: parameters or outputs differ when the file is read again.
+    """
+    metadata: dict[str, Any] = {
+        "general.name": f"{about.parent}, cut" if about.changed else about.parent,
+        "general.description": f"Cut by JouleNAS: {'; '.join(about.changed) or 'nothing changed'}",
+        "general.base_model.count": 1,
+        "general.base_model.0.name": about.parent,
+    }
+    if about.license is not None:
+        metadata["general.license"] = about.license
+    path = folder / GGUF
+    write_gguf(checkpoint, network, architecture, path, kind=kind, metadata=metadata)
+    copied = copy_files(checkpoint, folder, _LICENCES)
+    return (GGUF, *copied), _proved(path, network, kind)
+
+
+def _proved(path: Path, network: Transformer, kind: str) -> Proof:
+    """Read a file again, by our reader and by ``transformers``.
+
+    Raises:
+        ExportError: a parameter has other values than ``kind`` rounds it to, or outputs differ.
+    """
+    try:
+        written = load_checkpoint(path)
+        read = written.build()
+    except ValueError as error:
+        raise ExportError(f"the file cannot be read again: {error}") from None
+    values = dict(read.named_parameters())
+    for name, parameter in network.named_parameters():
+        if name not in values or not torch.equal(values[name], rounded(parameter, kind)):
+            raise ExportError(f"{name} differs in the file when it is read again")
+    style, workload = written.architecture.style, written.workload
+    return prove(path.parent, workload, style, read, by_stock=True, gguf_file=path.name)
