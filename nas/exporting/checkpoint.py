@@ -6,22 +6,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from nas.core.files import write_json
 from nas.core.versions import versions
-from nas.exporting.artifact import README, ExportError
+from nas.exporting.artifact import README
 from nas.exporting.checkpoint_card import render_card
 from nas.exporting.export import Exported
 from nas.exporting.formats.registry import FORMATS, check_supported
+from nas.exporting.formats.stock import Proof, check_transformers, prove, prove_written
 from nas.exporting.staging import staged
-from nas.exporting.stock import Proof, check_transformers, prove
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import DEFAULT_STYLE, Architecture
 from search_spaces.compression.inherit import check_fits_in, inherit
-from search_spaces.pretrained import load_checkpoint
-from search_spaces.pretrained.writing import check_loadable, copy_files, write_checkpoint
 from search_spaces.pretrained.writing.configuration import kept_layers
+from search_spaces.pretrained.writing.folder import copy_files, write_checkpoint
+from search_spaces.pretrained.writing.loadable import check_loadable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,7 +115,7 @@ def _write_stock(
     if checkpoint.license is not None:
         metadata["license"] = checkpoint.license
     files = write_checkpoint(checkpoint, network, architecture, folder, metadata=metadata)
-    return files, _proved(folder, network, architecture)
+    return files, prove_written(folder, network, architecture)
 
 
 def _write_python(
@@ -146,29 +144,6 @@ def _cut(checkpoint: Checkpoint, architecture: Architecture) -> _Cut:
     parent = checkpoint.build()
     network = inherit(parent, checkpoint.architecture, architecture, checkpoint.workload)
     return _Cut(network.eval(), _n_params(parent))
-
-
-def _proved(folder: Path, network: Transformer, architecture: Architecture) -> Proof:
-    """Read a stock folder again, by our reader and by ``transformers``.
-
-    Raises:
-        ExportError: parameters or outputs differ.
-    """
-    try:
-        written = load_checkpoint(folder)
-        read = written.build()
-    except ValueError as error:
-        raise ExportError(f"the folder cannot be read again: {error}") from None
-    is_bf16 = architecture.blocks[0].compression.precision == "bf16"
-    values = dict(read.named_parameters())
-    for name, parameter in network.named_parameters():
-        expected = parameter.detach()
-        if is_bf16:
-            expected = expected.bfloat16().float()
-        if name not in values or not torch.equal(values[name], expected):
-            raise ExportError(f"{name} differs in the folder when it is read again")
-    style = written.architecture.style
-    return prove(folder, written.workload, style, read, by_stock=True)
 
 
 def _changes(parent: Architecture, architecture: Architecture) -> list[str]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from nas.core.markdown import code, plain
+from nas.core.markdown import plain
 from nas.core.units import format_bytes
 from nas.core.versions import described
+from nas.exporting.card import describe_proof
 
 _TAGS = ("joulenas", "safetensors")
 
@@ -56,10 +57,7 @@ def render_card(card: Mapping[str, Any]) -> str:
         *_use(proof["auto_class"]),
         "```",
         "",
-        f"A fresh process loaded this folder as {code(proof['stock_class'])} by "
-        f"{plain(proof['version'])}, without JouleNAS. In fp32 its outputs differ from JouleNAS's "
-        f"network by {proof['output_difference']:.2g} at most (allowed "
-        f"{proof['output_tolerance']:.2g}).",
+        describe_proof(proof),
         "",
         f"Written by {plain(described(card['versions']))}.",
         "",

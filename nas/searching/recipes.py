@@ -12,7 +12,7 @@ from typing import Any
 from nas.core.nearest import did_you_mean
 from nas.records.config import SearchConfig
 from nas.searching.expected import Load, shortened
-from nas.searching.fitting import check_fits, for_task
+from nas.searching.fitting import check_fits, for_classes, for_task
 from nas.searching.task_kinds import check_recipe
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task, is_task_file
@@ -130,10 +130,12 @@ def _listed(values: Iterable[object]) -> str:
 def fitted(config: SearchConfig) -> SearchConfig:
     """Return ``config`` with the part of its space that its device supports.
 
-    The task's own resolution becomes ``None``, its only name in models.
+    The task's own resolution becomes ``None``, its only name in models. A space with ``loadable``
+    keeps what a stock class can hold.
 
     Raises:
-        ValueError: members of the space cannot process the task's inputs.
+        ValueError: members of the space cannot process the task's inputs, or no stock class can
+            hold one.
     """
     from nas.searching.controller.available import available_space
     from search_spaces.cost.kernels import rows_read
@@ -145,6 +147,7 @@ def fitted(config: SearchConfig) -> SearchConfig:
     workload = get_task(config.task).workload(config.batch_size)
     if space.values("resolution") != (None,):
         space = space.for_samples_of(workload)
+    space = for_classes(space, workload)
     # Before the device's capabilities are queried, which is slow.
     check_fits(space, workload)
     rows = (rows_read(space, workload),)

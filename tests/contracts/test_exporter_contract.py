@@ -8,7 +8,8 @@ import pytest
 from export_fakes import conditions, made_artifact, name_tasks
 from safetensors.torch import load_file, save_file
 
-from nas.exporting.artifact import CHECK, ExportError
+from nas.exporting.artifact import CHECK
+from nas.exporting.formats.base import ExportError
 from nas.exporting.formats.registry import FORMATS
 from nas.exporting.verify import judge, reload_formats
 from nas.training.weights import read_description

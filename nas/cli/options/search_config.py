@@ -39,6 +39,7 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
     from nas.searching.recipes import default_device, fitted, get_recipe
     from nas.store.run_file import load
     from nas.tasks.registry import is_task_file
+    from search_spaces.space.loadable import TRANSFORMERS
     from search_spaces.space.presets import get_space
 
     changes: dict[str, Any] = {
@@ -78,6 +79,10 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
                 )
         changes.setdefault("device", default_device())
         config = fitted(SearchConfig(**changes))
+    if arguments.loadable and config.space.loadable is None:
+        space = replace(config.space, loadable=TRANSFORMERS)
+        baselines = tuple(each for each in config.baselines if space.contains(each))
+        config = fitted(replace(config, space=space, baselines=baselines))
     training: dict[str, Any] = {
         "epochs": arguments.epochs,
         "shift_pixels": arguments.shift,

@@ -7,11 +7,14 @@ in one type. Where its configuration has no size of heads, it divides the width 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from search_spaces.architecture import TRANSFORMER, Architecture, AttentionSpec, FfnSpec, LayerSpec
-from search_spaces.pretrained.checkpoint import Checkpoint
 from search_spaces.pretrained.families.family import Family
 from search_spaces.pretrained.registry import FAMILIES
+
+if TYPE_CHECKING:
+    from search_spaces.pretrained.checkpoint import Checkpoint
 
 # Precisions of blocks whose weights are plain numbers of one type.
 STORED_PRECISIONS = ("fp32", "bf16")
@@ -49,10 +52,24 @@ def refusals(checkpoint: Checkpoint, architecture: Architecture) -> tuple[str, .
     ]
     if architecture.style != parent.style:
         reasons.append("the style differs from the parent's")
-    reasons += _compressed(architecture)
-    reasons += _uneven(architecture, family)
-    reasons += _sizes(architecture.layers[0], checkpoint, family)
-    return tuple(reasons)
+    classes = family.classes[checkpoint.model_type]
+    return (*reasons, *layer_refusals(architecture, family, classes, parent.layers[0].ffn.d_ff))
+
+
+def layer_refusals(
+    architecture: Architecture, family: Family, classes: str, parents_d_ff: int | None = None
+) -> Iterator[str]:
+    """Yield the reasons in layers why ``family`` cannot hold a single stack.
+
+    Args:
+        architecture: Of a width that the classes can have.
+        family: The family.
+        classes: First part of the names of its classes, such as ``Llama``.
+        parents_d_ff: A feed-forward width that the configuration contains already.
+    """
+    yield from _compressed(architecture)
+    yield from _uneven(architecture, family)
+    yield from _sizes(architecture, family, classes, parents_d_ff)
 
 
 def _compressed(architecture: Architecture) -> Iterator[str]:
@@ -107,11 +124,12 @@ def _field(layer: LayerSpec, name: str) -> int:
     return value
 
 
-def _sizes(layer: LayerSpec, checkpoint: Checkpoint, family: Family) -> Iterator[str]:
+def _sizes(
+    architecture: Architecture, family: Family, classes: str, parents_d_ff: int | None
+) -> Iterator[str]:
     """Reasons in sizes that the configuration cannot contain, by the first layer."""
-    attention, sizes = layer.attention, family.sizes
-    parent = checkpoint.architecture
-    width, classes = parent.d_model, family.classes[checkpoint.model_type]
+    layer, width, sizes = architecture.layers[0], architecture.d_model, family.sizes
+    attention = layer.attention
     if sizes.d_head is None and attention.n_heads * attention.d_head != width:
         yield (
             f"layers[0].attention has {attention.n_heads} heads of size {attention.d_head}, and "
@@ -123,9 +141,9 @@ def _sizes(layer: LayerSpec, checkpoint: Checkpoint, family: Family) -> Iterator
             f"have as many as n_heads, {attention.n_heads}"
         )
     d_ff, value = layer.ffn.d_ff, sizes.ffn_value
-    if value is None or d_ff == parent.layers[0].ffn.d_ff:
+    if value is None or d_ff == parents_d_ff:
         return
-    if value(d_ff, width, parent.style.is_gated) is None:
+    if value(d_ff, width, architecture.style.is_gated) is None:
         yield (
             f"layers[0].ffn.d_ff is {d_ff}, and {classes} classes have {sizes.ffn_rule} at width "
             f"{width}"

@@ -50,7 +50,7 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
-    load = _by_its_module if job["class"] is None else _by_transformers
+    load = _by_its_module if job["class"] is None else load_stock
     network, facts = load(job)
     batches = load_file(str(job["batches"]))
     difference = largest = 0.0
@@ -58,7 +58,7 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
         for index in range(int(job["n_batches"])):
             keep = batches.get(f"keep.{index}")
             expected = batches[f"outputs.{index}"]
-            outputs = _outputs(network, batches[f"inputs.{index}"], keep, job)
+            outputs = outputs_of(network, batches[f"inputs.{index}"], keep, job)
             if outputs.shape != expected.shape:
                 raise ValueError(
                     f"outputs must have the shape {tuple(expected.shape)}, got "
@@ -76,14 +76,19 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _by_transformers(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    import torch
+def load_stock(
+    job: Mapping[str, Any], dtype: str = "float32"
+) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the network of the job's folder in evaluation mode, and facts about its class.
+
+    ``dtype`` is the type of its weights, ``auto`` for that of the configuration.
+    """
     import transformers
 
     auto = getattr(transformers, str(job["class"]))
     network, report = auto.from_pretrained(
         job["folder"],
-        dtype=torch.float32,
+        dtype=dtype,
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
@@ -104,10 +109,10 @@ def _by_its_module(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str
     return module.load(), facts
 
 
-def _outputs(
+def outputs_of(
     network: Callable[..., Any], inputs: Tensor, keep: Tensor | None, job: Mapping[str, Any]
 ) -> Tensor:
-    """The network's outputs in the form of the job's."""
+    """Return the network's outputs in the form of the job's; ``keep`` marks what no padding is."""
     import torch
 
     if job["class"] is None:

@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from nas.exporting import stock_worker
-from nas.exporting.artifact import ExportError
+from nas.exporting.formats import stock_worker
+from nas.exporting.formats.base import ExportError
 from search_spaces.models.transformer import Transformer
+from search_spaces.pretrained.load import load_checkpoint
 from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from search_spaces.architecture import BlockStyle
+    from search_spaces.architecture import Architecture, BlockStyle
 
 # Largest difference of an output, relative to the largest output: fp32 sums in another order.
 _TOLERANCE = 1e-4
 _TIMEOUT_S = 1800.0
 _LENGTHS, _MOST_TOKENS, _BATCH = (1, 7), 128, 2
-_CLASSES = {
+CLASSES = {
     "image_classification": "AutoModelForImageClassification",
     "image_embedding": "AutoModel",
     "language_modelling": "AutoModelForCausalLM",
@@ -69,7 +70,7 @@ def check_transformers() -> None:
     """Raise ``ValueError`` unless ``transformers`` is installed."""
     if find_spec("transformers") is None:
         raise ValueError(
-            "a checkpoint's folder is proved by transformers, which is not installed: "
+            "format huggingface is proved by transformers, which is not installed: "
             "pip install 'joulenas[checkpoints]'"
         )
 
@@ -93,7 +94,7 @@ def prove(
     Raises:
         ExportError: the folder cannot be loaded, or outputs differ.
     """
-    auto_class = _CLASSES[workload.kind] if by_stock else None
+    auto_class = CLASSES[workload.kind] if by_stock else None
     with tempfile.TemporaryDirectory(prefix="nas-proof-") as scratch:
         path, n_batches = Path(scratch) / "batches.safetensors", 0
         tensors: dict[str, Tensor] = {}
@@ -134,6 +135,28 @@ def prove(
         allowed,
         tuple(findings["missing"]),
     )
+
+
+def prove_written(folder: Path, network: nn.Module, architecture: Architecture) -> Proof:
+    """Read a stock folder again, by our reader and by ``transformers``.
+
+    Raises:
+        ExportError: the folder cannot be read, or parameters or outputs differ from ``network``'s.
+    """
+    try:
+        written = load_checkpoint(folder)
+        read = written.build()
+    except ValueError as error:
+        raise ExportError(f"the folder cannot be read again: {error}") from None
+    is_bf16 = architecture.blocks[0].compression.precision == "bf16"
+    values = dict(read.named_parameters())
+    for name, parameter in network.named_parameters():
+        expected = parameter.detach()
+        if is_bf16:
+            expected = expected.bfloat16().float()
+        if name not in values or not torch.equal(values[name], expected):
+            raise ExportError(f"{name} differs in the folder when it is read again")
+    return prove(folder, written.workload, written.architecture.style, read, by_stock=True)
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
