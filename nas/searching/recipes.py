@@ -27,13 +27,16 @@ def recipe_names() -> list[str]:
     return sorted(entry.name for entry in entry_points(group=GROUP))
 
 
-def get_recipe(name: str, *, epochs: int | None = None, **changes: Any) -> SearchConfig:
+def get_recipe(
+    name: str, *, epochs: int | None = None, loadable: str | None = None, **changes: Any
+) -> SearchConfig:
     """Return recipe ``name`` with ``changes``, fitted to its task and to the device.
 
     ``device`` defaults to the first CUDA device if there is one, and ``epochs`` is the number for
-    each trial. The recipe's own space is adapted: patch sizes and resolutions that do not fit the
-    task are removed or replaced. On CPUs, space and epochs are reduced so that training takes at
-    most a minute (``nas.searching.expected``). ``recipe_notes`` lists these changes.
+    each trial. ``loadable`` restricts the space (``with_loadable``). The recipe's own space is
+    adapted: patch sizes and resolutions that do not fit the task are removed or replaced. On
+    CPUs, space and epochs are reduced so that training takes at most a minute
+    (``nas.searching.expected``). ``recipe_notes`` lists these changes.
 
     Raises:
         ValueError: the recipe or a field does not exist, a value is not allowed, or the recipe
@@ -50,7 +53,20 @@ def get_recipe(name: str, *, epochs: int | None = None, **changes: Any) -> Searc
     check_recipe(name, recipes, task)
     if "space" not in changes:
         config = _adapted(config, task)
-    return fitted(replace(config, **{**changes, "device": device}))
+    config = replace(config, **{**changes, "device": device})
+    return fitted(with_loadable(config, loadable))
+
+
+def with_loadable(config: SearchConfig, loadable: str | None) -> SearchConfig:
+    """Return ``config`` with the part of its space that ``loadable`` names; ``None`` keeps all.
+
+    Baselines outside are left out.
+    """
+    if loadable is None:
+        return config
+    space = replace(config.space, loadable=loadable)
+    baselines = tuple(each for each in config.baselines if space.contains(each))
+    return replace(config, space=space, baselines=baselines)
 
 
 def recipe_notes(name: str, config: SearchConfig, epochs: int | None = None) -> list[str]:
