@@ -128,6 +128,11 @@ def _tokenizer_config(path: Path, workload: Workload) -> dict[str, Any]:
         "clean_up_tokenization_spaces": False,
     }
     if workload.has_padding:
-        tokenizer = read_tokenizer(path, length, 0).tokenizer
-        config["pad_token"] = tokenizer.id_to_token(workload.padding_token) or _PADDING
+        tokenizer, padding = read_tokenizer(path, length, 0).tokenizer, workload.padding_token
+        name = tokenizer.id_to_token(padding)
+        if name is None and tokenizer.get_vocab_size() == padding:
+            # Its class gives a new token the next number.
+            name = _PADDING
+        if name is not None:
+            config["pad_token"] = name
     return config
