@@ -260,7 +260,7 @@ class SearchSpace:
         """Number of valid gene combinations, without those of layers beyond the depth.
 
         This is an upper bound on the number of distinct models: two combinations name one model
-        where a rank saves nothing or two ratios round to one width.
+        where a rank saves nothing, two ratios round to one width, or a stock class ties genes.
         """
         total = math.prod(len(self.domains[g]) for g in ("patch_size", "resolution", "blocks"))
         for stack in self.stacks:

@@ -58,7 +58,7 @@ class HuggingFaceFormat(ExportFormat):
         if not reasons:
             return None
         field = _GENE.match(reasons[0])
-        return Refusal(reasons[0], field and (field[1] or field[2]))
+        return Refusal(f"this: {reasons[0]}", field and (field[1] or field[2]))
 
     def write(self, folder: Path) -> Mapping[str, Any]:
         """See ``ExportFormat.write``."""
@@ -96,7 +96,7 @@ class HuggingFaceFormat(ExportFormat):
             keep = token_mask(inputs, workload.padding_token) if workload.has_padding else None
             if shift:
                 inputs = (inputs - shift) % (workload.vocab_size or 1)
-            outputs = outputs_of(network, inputs, keep, job)
+            outputs = outputs_of(network, inputs, keep, job).float()
             return outputs.transpose(1, 2) if is_span else outputs
 
         return Loaded(call, facts["version"])

@@ -144,7 +144,7 @@ def stock_refusals(architecture: Architecture, workload: Workload) -> tuple[str,
         able = ", ".join(loadable_blocks(workload)) or "none"
         return (
             f"blocks {architecture.style.describe()} are computed by no class of transformers for "
-            f"{workload.kind}; blocks that are: {able}",
+            f"{workload.kind} (blocks that are: {able})",
         )
     values = stock.config(architecture, workload)
     reasons = list(layer_refusals(architecture, stock.family, stock.classes(values)))

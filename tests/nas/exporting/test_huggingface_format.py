@@ -7,6 +7,7 @@ import pytest
 import torch
 from export_fakes import FAST, made_artifact, name_tasks
 from loadable_fakes import mixed
+from pages import DOCS, blocks
 from search_fakes import WORKLOAD, drive, finished, make_session
 from style_fakes import network
 from text_fakes import reviews, write_table, write_task
@@ -134,6 +135,13 @@ def test_a_refusal_has_the_gene_that_excludes_trials(changes, gene):
     assert FORM.refusal(of, WORKLOAD, "cpu").gene == gene
     with pytest.raises(ValueError, match="huggingface cannot hold .*what can: safetensors, .*pyt"):
         check_supported([FORM], of, WORKLOAD, "cpu")
+
+
+def test_the_refusal_of_the_page_is_what_is_said():
+    of = Architecture(32, (LAYER,), 2)
+    with pytest.raises(ValueError) as error:
+        check_supported([FORM], of, WORKLOAD, "cpu")
+    assert f"nas export: {error.value}\n" in blocks(DOCS / "export.md", "text")
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch):

@@ -1,12 +1,14 @@
 """Networks without a parent: which stock class computes each, and folders that it loads."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from loadable_fakes import HELD, OBLONG, loadable, mixed
+from pages import DOCS
 from safetensors.torch import load_file
 from style_fakes import ANSWER, EVERY_STYLE, IMAGE, LM, MLM, SEGMENT, TEXT, network
 
@@ -169,7 +171,7 @@ def test_tasks_and_inputs_that_no_class_has():
     vit = Architecture(32, (layer,), 2, 4, style=STYLES["vit"])
     assert stock_refusals(vit, IMAGE)[0].startswith("resolution is 4, and stock classes read")
     assert stock_refusals(replace(vit, resolution=None), IMAGE) == ()
-    assert stock_refusals(replace(vit, resolution=None), SEGMENT)[0].endswith("are: none")
+    assert stock_refusals(replace(vit, resolution=None), SEGMENT)[0].endswith("are: none)")
     # A head over other tokens than the embedding's is none of a causal language model.
     assert stock_class(STYLES["llama"], replace(LM, n_classes=40)) is None
 
@@ -179,3 +181,20 @@ def test_a_mixed_space_has_members_of_both_kinds():
     for workload in (LM, TEXT, ANSWER, OBLONG):
         drawn = [stock_refusals(sample(mixed(workload), rng), workload) for _ in range(50)]
         assert any(drawn)
+
+
+def test_the_classes_of_the_page_are_all_there_are():
+    page = (DOCS / "export.md").read_text()
+    rows = page.partition("| task | `blocks`: class |\n|---|---|\n")[2].partition("\n\n")[0]
+    stated = {
+        (kind.strip().replace(" ", "_"), *pair)
+        for kind, pairs in (row.strip("|").split(" | ") for row in rows.splitlines())
+        for pair in re.findall(r"`(\w+)`: `(\w+)`", pairs)
+    }
+    layer = LayerSpec(AttentionSpec(1, 1, 16), FfnSpec(16))
+    found = set()
+    for workload, blocks in CASES:
+        of = Architecture(16, (layer,), 2 if workload.is_image else 1, style=STYLES[blocks])
+        (name,) = stock_class(of.style, workload).config(of, workload)["architectures"]
+        found.add((workload.kind, blocks, name))
+    assert stated == found
