@@ -73,6 +73,9 @@ def test_any_row_of_a_sampler_is_repaired_to_a_member(workload):
 def test_a_batch_of_positions_is_that_of_the_members():
     space = loadable(LM)
     rows = sample_positions(space, 300, np.random.default_rng(0))
+    # One row for each member, as a gate's pool must have.
+    distinct = np.unique(rows, axis=0)
+    assert len({from_vector(row, space).hash for row in distinct}) == len(distinct)
     batch = ArchitectureBatch.from_positions(rows, space)
     check_same(batch, ArchitectureBatch.of([from_vector(row, space) for row in rows]))
 

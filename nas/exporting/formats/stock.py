@@ -70,7 +70,7 @@ def check_transformers() -> None:
     """Raise ``ValueError`` unless ``transformers`` is installed."""
     if find_spec("transformers") is None:
         raise ValueError(
-            "format huggingface is proved by transformers, which is not installed: "
+            "folders for stock classes are proved by transformers, which is not installed: "
             "pip install 'joulenas[checkpoints]'"
         )
 
