@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from export_fakes import FAST, made_run
-from search_fakes import WORKLOAD, changed
+from search_fakes import SPACE, WORKLOAD, changed
 from sources import nodes_of, sources, text_of
 from text_fakes import reviews, write_table, write_task
 
@@ -39,6 +39,7 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
+from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
 ROOT = Path(__file__).parents[3]
@@ -60,7 +61,9 @@ def small(precision="fp32", sparsity="dense"):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return made_run(tmp_path_factory.mktemp("runs") / "run", stock("bf16"), protocol="quick")
+    space = SearchSpace.from_dict(SPACE.to_dict() | {"name": "styles", "blocks": ["vit"]})
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return made_run(folder, stock("bf16"), protocol="quick", space=space)
 
 
 @pytest.fixture
