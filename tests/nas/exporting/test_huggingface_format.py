@@ -7,10 +7,11 @@ import pytest
 import torch
 from export_fakes import FAST, made_artifact, name_tasks
 from loadable_fakes import mixed
+from media_fakes import task_file
 from pages import DOCS, blocks
 from search_fakes import WORKLOAD, drive, finished, make_session
 from style_fakes import network
-from text_fakes import reviews, write_table, write_task
+from text_fakes import reviews, tale, write_table, write_task
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from nas.cli.main import main
@@ -59,6 +60,19 @@ def own_tokenizer(path):
     made.save(str(path))
 
 
+def artifact_of(task, style, folder):
+    """A network of random weights, and what an export writes of it first."""
+    workload, of = task.workload(4), Architecture(32, (LAYER, LAYER), style=STYLES[style])
+    folder.mkdir()
+    made = network(of, workload)
+    save_weights(made, folder / WEIGHTS)
+    write_json(folder / ARCHITECTURE, of.to_dict())
+    write_json(folder / WORKLOAD_FILE, workload.to_dict())
+    for name, text in task.artifact_files().items():
+        (folder / name).write_text(text)
+    return made, folder
+
+
 @pytest.mark.parametrize("tokenizer", ["word", "bpe", "own"])
 def test_texts_give_the_networks_outputs_by_transformers_alone(tokenizer, tmp_path):
     import transformers
@@ -77,15 +91,7 @@ def test_texts_give_the_networks_outputs_by_transformers_alone(tokenizer, tmp_pa
             **options,
         )
     )
-    workload, of = task.workload(4), Architecture(32, (LAYER, LAYER), style=STYLES["bert"])
-    folder = tmp_path / "model"
-    folder.mkdir()
-    made = network(of, workload)
-    save_weights(made, folder / WEIGHTS)
-    write_json(folder / ARCHITECTURE, of.to_dict())
-    write_json(folder / WORKLOAD_FILE, workload.to_dict())
-    for name, text in task.artifact_files().items():
-        (folder / name).write_text(text)
+    made, folder = artifact_of(task, "bert", tmp_path / "model")
     facts = FORM.write(folder)
     assert facts["proof"]["stock_class"] == "BertForSequenceClassification"
     inputs = torch.from_numpy(task.split("test").inputs[:16])
@@ -105,6 +111,32 @@ def test_texts_give_the_networks_outputs_by_transformers_alone(tokenizer, tmp_pa
     assert len({len(text.split()) for text in texts}) > 3
     assert (found - expected).abs().max() < 1e-5
     assert model.config.id2label == {0: "neg", 1: "pos"}
+
+
+@pytest.mark.parametrize("style", ["gpt2", "llama"])
+def test_language_models_read_texts_by_transformers_alone(style, tmp_path):
+    import transformers
+
+    (tmp_path / "tale.txt").write_text(tale(400))
+    options = {"context_length": 16, "block_length": 256, "data": "tale.txt"}
+    path = tmp_path / "task.yaml"
+    task = get_task(task_file(path, name="tale", kind="language_modelling", **options))
+    made, folder = artifact_of(task, style, tmp_path / "model")
+    FORM.write(folder)
+    inputs = torch.from_numpy(task.split("test").inputs[:4])
+    with torch.no_grad():
+        expected = made(inputs)
+    again = FORM.load(folder, device="cpu", threads=1).call(inputs)
+    assert (again - expected).abs().max() < 1e-5
+    stored, text = folder / "huggingface", "ant aaeats"
+    reader = transformers.AutoTokenizer.from_pretrained(stored)
+    ((tokens, _),) = read_tokenizer(folder / "tokenizer.json", 16, 0).encode_whole([text])
+    assert reader(text).input_ids == tokens.tolist() and reader.decode(tokens) == text
+    model = transformers.AutoModelForCausalLM.from_pretrained(stored).eval()
+    with torch.no_grad():
+        found = model(**reader(text, return_tensors="pt")).logits
+        expected = made(torch.from_numpy(tokens)[None])
+    assert (found - expected).abs().max() < 1e-5
 
 
 def test_a_folder_with_other_outputs_is_no_export(tmp_path, monkeypatch):
