@@ -34,15 +34,19 @@ __all__ = [
 ]
 
 
-def recipe(name: str, *, epochs: int | None = None, **changes: object) -> SearchConfig:
+def recipe(
+    name: str, *, epochs: int | None = None, loadable: str | None = None, **changes: object
+) -> SearchConfig:
     """The configuration of the recipe ``name``, with fields changed, fitted to this machine.
+
+    ``loadable`` (``"transformers"``) restricts its space to networks that stock classes load.
 
     Raises:
         ValueError: there is no such recipe or field, or a value is not allowed.
     """
     from nas.searching.recipes import get_recipe
 
-    return get_recipe(name, epochs=epochs, **changes)
+    return get_recipe(name, epochs=epochs, loadable=loadable, **changes)
 
 
 def plugin(path: str | Path) -> Plugin:

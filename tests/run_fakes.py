@@ -15,12 +15,12 @@ from search_spaces.space.sampling import largest
 BASELINE = largest(SPACE)
 
 
-def make_run(folder, *, trials=14, seed=0, judge=finished, **changes):
+def make_run(folder, *, trials=14, seed=0, judge=finished, space=SPACE, **changes):
     """A run of ``trials`` with a baseline as its trial 0, searched to its end."""
     changes = {"sampler": "random", "baselines": (BASELINE,)} | changes
-    config = SearchConfig(task="digits", space=SPACE, trials=trials, seed=seed, **changes)
+    config = SearchConfig(task="digits", space=space, trials=trials, seed=seed, **changes)
     new_run.create(folder, config, "fake")
-    drive(make_session(folder, trials=trials, seed=seed, **changes), judge)
+    drive(make_session(folder, trials=trials, seed=seed, space=space, **changes), judge)
     return run_file.load(folder)
 
 

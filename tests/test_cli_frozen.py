@@ -11,6 +11,7 @@ FROZEN = {
         "recipe",
         "--task",
         "--space",
+        "--loadable",
         "--trials",
         "--workers",
         "--seed",

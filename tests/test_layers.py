@@ -107,7 +107,7 @@ DOORS = {
     "tokenizers": ("nas/tasks/text/tokenize.py",),
     "transformers": (
         "experiments/benchmarks/compression/checkpoint_joules.py",
-        "nas/exporting/stock_worker.py",
+        "nas/exporting/formats/stock_worker.py",
     ),
     "gguf": ("search_spaces/pretrained/gguf/package.py",),
     "huggingface_hub": ("search_spaces/pretrained/files/hub.py",),

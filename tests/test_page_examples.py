@@ -64,7 +64,7 @@ def test_what_is_shown_of_supernets_runs():
 
 def test_what_is_shown_of_spaces_is_what_is_printed(tmp_path):
     page = DOCS / "spaces.md"
-    space, _ = blocks(page, "yaml")
+    space, *_ = blocks(page, "yaml")
     (tmp_path / "my-space.yaml").write_text(space)
     pairs = zip(blocks(page, "python"), blocks(page, "text"), strict=True)
     for shown, printed in pairs:

@@ -40,6 +40,11 @@ def device_text(hardware: str, name: str | None) -> str:
     return hardware if name is None else f"{name} ({hardware})"
 
 
+def is_mixed(front: Front) -> bool:
+    """Return whether stock classes of ``transformers`` can hold some members and not others."""
+    return len({m.loadable for m in front}) > 1
+
+
 def front_columns(front: Front) -> list[Column]:
     """Return the columns of a front with members; test quality is shown and never used."""
     first = described_member(front)
@@ -78,6 +83,8 @@ def front_columns(front: Front) -> list[Column]:
         columns.append(("inherited", [share(m.inherited_quality) for m in front], False))
     if len({m.limits for m in front}) > 1:
         columns.append(("limits", [m.limits or "unknown" for m in front], False))
+    if is_mixed(front):
+        columns.append(("loadable", ["yes" if m.loadable else "no" for m in front], False))
     if any(m.flags for m in front):
         columns.append(("flags", [", ".join(m.flags) for m in front], False))
     return columns

@@ -33,10 +33,6 @@ CHECK, CARD, README = "check.safetensors", "card.json", "README.md"
 COMPRESSED = "compressed.safetensors"
 
 
-class ExportError(RuntimeError):
-    """The artifact does not reproduce its trial; its files were removed."""
-
-
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """A loaded artifact.

@@ -106,7 +106,8 @@ def render_readme(card: Card) -> str:
 
 artifact = load_artifact("path/to/this/folder")
 {_use(card)}"""
-    notes = """`model.safetensors` contains the trained fp32 weights. Bit-width and sparsity are
+    notes = f"""{_inputs_and_outputs(card, _TOKENIZER_NOTE, LABELS)}
+`model.safetensors` contains the trained fp32 weights. Bit-width and sparsity are
 applied on loading, by the same deterministic code as in the search. If anything is compressed,
 `compressed.safetensors` contains the network in its compressed size:
 `load_artifact(..., small=True)` reads this file only, with bit-identical outputs."""
@@ -115,16 +116,32 @@ applied on loading, by the same deterministic code as in the search. If anything
 
 
 def render_model_card(card: Card, name: str) -> str:
-    """Return the hub's model card of the format ``name``: YAML, then the card of this format."""
-    verified = card["formats"][name]["verified"]
-    front = yaml.safe_dump(_front_matter(card, verified), sort_keys=False, allow_unicode=True)
-    use = """from model import load  # model.py of this folder needs torch and safetensors only
+    """Return the hub's model card of the format ``name``: YAML, then the card of this format.
 
-network = load()
-outputs = network(inputs)  # model.py documents inputs and outputs; batches of any size"""
-    notes = "`transformers` has no class for this network: load it by `model.py`, not `AutoModel`."
+    The format is one that stock classes of ``transformers`` load.
+    """
+    verified, proof = card["formats"][name]["verified"], card["formats"][name]["proof"]
+    front = yaml.safe_dump(_front_matter(card, verified), sort_keys=False, allow_unicode=True)
+    auto_class = proof["auto_class"]
+    use = f"""from transformers import {auto_class}
+
+network = {auto_class}.from_pretrained("path/to/this/folder")"""
+    tokens = "Tokens are those of this folder's `AutoTokenizer`."
+    notes = f"{_inputs_and_outputs(card, tokens, 'config.json')}\n{describe_proof(proof)}"
     joules = f"{plain(verified['runtime'])} ({verified['mode']}) ran it for these joules."
     return f"---\n{front}---\n\n{_body(card, verified, joules, use, notes)}"
+
+
+def describe_proof(proof: Mapping[str, Any]) -> str:
+    """Return sentences on a folder that a fresh process loaded (``formats.stock.Proof``)."""
+    exact = proof["n_exact"]
+    outputs = "Its outputs" if exact else "In fp32 its outputs"
+    return (
+        f"A fresh process loaded this folder as {code(proof['stock_class'])} by "
+        f"{plain(proof['version'])}, without JouleNAS. {outputs} "
+        f"differ from JouleNAS's network by {proof['output_difference']:.2g} at most (allowed "
+        f"{proof['output_tolerance']:.2g})."
+    ) + (f" Its {exact} quantised weights are the same to the bit." if exact else "")
 
 
 def _body(card: Card, verified: Mapping[str, Any], joules: str, use: str, notes: str) -> str:
@@ -167,7 +184,6 @@ repeats.{_flags(after)}
 ```python
 {use}
 ```
-{_inputs_and_outputs(card)}
 {notes}
 
 ## Limits
@@ -237,6 +253,7 @@ def _front_matter(card: Card, verified: Mapping[str, Any]) -> dict[str, Any]:
     }
     front: dict[str, Any] = {
         "pipeline_tag": pipeline,
+        "library_name": "transformers",
         "tags": ["joulenas", "neural-architecture-search", "energy", "safetensors"],
         "metrics": [metric.key],
         "model-index": [{"name": card["architecture"], "results": [result]}],
@@ -351,14 +368,14 @@ _TOKENIZER_NOTE = """Tokens are those of `tokenizer.json` (the `tokenizers` libr
 of `labels.json`, with 0 as padding up to the length of an input."""
 
 
-def _inputs_and_outputs(card: Card) -> str:
+def _inputs_and_outputs(card: Card, tokenizer_note: str, labels_in: str) -> str:
     lines = [] if card["preprocessing"] is None else [_PREPROCESSING_NOTE]
-    lines += [] if card["tokenizer"] is None else [_TOKENIZER_NOTE]
+    lines += [] if card["tokenizer"] is None else [tokenizer_note]
     if card["labels"] is not None:
         some, n = card["labels"][:_MOST_LABELS], len(card["labels"])
         more = f" and {n - len(some)} more" if n > len(some) else ""
         names = ", ".join(map(plain, some))
-        lines.append(f"Its outputs, in this order, are {names}{more} (`labels.json`).")
+        lines.append(f"Its outputs, in this order, are {names}{more} (`{labels_in}`).")
     return "\n".join(["", *lines, ""]) if lines else ""
 
 

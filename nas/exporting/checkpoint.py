@@ -6,31 +6,30 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from nas.core.files import write_json
 from nas.core.versions import versions
-from nas.exporting.artifact import README, ExportError
+from nas.exporting.artifact import README
 from nas.exporting.checkpoint_card import render_card
 from nas.exporting.checkpoint_gguf import GGUF, GGUF_TYPES, About, check_gguf_form, write_gguf_form
 from nas.exporting.export import Exported
 from nas.exporting.formats.registry import FORMATS, check_supported
+from nas.exporting.formats.stock import Proof, check_transformers, prove, prove_written
+from nas.exporting.formats.stock_quantised import quantise_and_prove
 from nas.exporting.staging import staged
-from nas.exporting.stock import Proof, check_transformers, prove
-from nas.exporting.stock_quantised import quantise_folder, quantised_weights
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import DEFAULT_STYLE, Architecture
-from search_spaces.compression.apply import compress
 from search_spaces.compression.inherit import check_fits_in, inherit
-from search_spaces.pretrained import load_checkpoint
-from search_spaces.pretrained.writing import check_loadable, copy_files, write_checkpoint
 from search_spaces.pretrained.writing.configuration import kept_layers
-from search_spaces.pretrained.writing.loadable import quantised_precision, stored_precision
+from search_spaces.pretrained.writing.folder import copy_files, write_checkpoint
+from search_spaces.pretrained.writing.loadable import (
+    check_loadable,
+    quantised_precision,
+    stored_precision,
+)
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from search_spaces.architecture import BlockStyle
     from search_spaces.models.transformer import Transformer
     from search_spaces.pretrained import Checkpoint
 
@@ -142,16 +141,9 @@ def _write_stock(
     if checkpoint.license is not None:
         metadata["license"] = checkpoint.license
     files = write_checkpoint(checkpoint, network, architecture, folder, metadata=metadata)
-    read, style = _read_again(folder, network, architecture)
-    quantised = quantised_precision(architecture)
-    if quantised is None:
-        return files, prove(folder, checkpoint.workload, style, read, by_stock=True)
-    compressed = compress(read, architecture)
-    names = quantise_folder(folder, checkpoint, architecture, quantised)
-    exact = quantised_weights(checkpoint, compressed, architecture)
-    weights = {names[name]: weight for name, weight in exact.items()}
-    proof = prove(folder, checkpoint.workload, style, compressed, by_stock=True, weights=weights)
-    return files, proof
+    if quantised_precision(architecture) is None:
+        return files, prove_written(folder, network, architecture)
+    return files, quantise_and_prove(folder, checkpoint, network, architecture)
 
 
 def _write_python(
@@ -181,30 +173,6 @@ def _cut(checkpoint: Checkpoint, architecture: Architecture) -> _Cut:
     parent = checkpoint.build()
     network = inherit(parent, checkpoint.architecture, architecture, checkpoint.workload)
     return _Cut(network.eval(), _n_params(parent))
-
-
-def _read_again(
-    folder: Path, network: Transformer, architecture: Architecture
-) -> tuple[Transformer, BlockStyle]:
-    """Read a stock folder by our reader; return its network and style.
-
-    Raises:
-        ExportError: parameters differ.
-    """
-    try:
-        written = load_checkpoint(folder)
-        read = written.build()
-    except ValueError as error:
-        raise ExportError(f"the folder cannot be read again: {error}") from None
-    is_bf16 = stored_precision(architecture) == "bf16"
-    values = dict(read.named_parameters())
-    for name, parameter in network.named_parameters():
-        expected = parameter.detach()
-        if is_bf16:
-            expected = expected.bfloat16().float()
-        if name not in values or not torch.equal(values[name], expected):
-            raise ExportError(f"{name} differs in the folder when it is read again")
-    return read, written.architecture.style
 
 
 def _changes(parent: Architecture, architecture: Architecture) -> list[str]:

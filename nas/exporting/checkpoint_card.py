@@ -7,9 +7,10 @@ from typing import Any
 
 import yaml
 
-from nas.core.markdown import code, plain
+from nas.core.markdown import plain
 from nas.core.units import format_bytes
 from nas.core.versions import described
+from nas.exporting.card import describe_proof
 
 
 def render_card(card: Mapping[str, Any]) -> str:
@@ -55,25 +56,12 @@ def render_card(card: Mapping[str, Any]) -> str:
         *_use(proof, card["weights"] if kind == "gguf" else None),
         "```",
         "",
-        f"A fresh process loaded this folder as {code(proof['stock_class'])} by "
-        f"{plain(proof['version'])}, without JouleNAS. {_compared(proof)}",
+        describe_proof(proof),
         "",
         f"Written by {plain(described(card['versions']))}.",
         "",
     ]
     return "\n".join(lines)
-
-
-def _compared(proof: Mapping[str, Any]) -> str:
-    """The sentences on outputs and quantised weights."""
-    where = "In fp32 its" if proof["n_exact"] == 0 else "Its"
-    text = (
-        f"{where} outputs differ from JouleNAS's network by {proof['output_difference']:.2g} at "
-        f"most (allowed {proof['output_tolerance']:.2g})."
-    )
-    if proof["n_exact"]:
-        text += f" Its {proof['n_exact']} quantised weights are the same to the bit."
-    return text
 
 
 def _use(proof: Mapping[str, Any], gguf_file: str | None) -> list[str]:

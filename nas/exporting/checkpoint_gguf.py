@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nas.exporting.artifact import ExportError
-from nas.exporting.stock import Proof, check_transformers_for_gguf, prove
+from nas.exporting.formats.base import ExportError
+from nas.exporting.formats.stock import Proof, check_transformers_for_gguf, prove
 from search_spaces.pretrained import load_checkpoint
 from search_spaces.pretrained.gguf.package import WRITABLE, check_installed
-from search_spaces.pretrained.writing import copy_files
+from search_spaces.pretrained.writing.folder import copy_files
 from search_spaces.pretrained.writing.gguf import check_gguf, rounded, write_gguf
 
 if TYPE_CHECKING:

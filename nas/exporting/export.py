@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from nas.core.files import as_local, read_array, write_json
 from nas.core.names import first_line
-from nas.exporting.artifact import CARD, CHECK, COMPRESSED, README, ExportError, load_artifact
+from nas.exporting.artifact import CARD, CHECK, COMPRESSED, README, load_artifact
 from nas.exporting.card import make_card, render_model_card, render_readme
-from nas.exporting.formats.base import ExportFormat
+from nas.exporting.formats.base import ExportError, ExportFormat
 from nas.exporting.formats.registry import ARTIFACT, check_supported, parse_formats
 from nas.exporting.staging import staged
 from nas.exporting.verify import Conditions, verify_artifact, verify_format

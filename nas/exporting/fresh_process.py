@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nas.exporting.artifact import ExportError
+from nas.exporting.formats.base import ExportError
 
 
 def findings_of(

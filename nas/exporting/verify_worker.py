@@ -121,6 +121,8 @@ def _measure(
     from search_spaces.compression.apply import prepare_for_inference
 
     architecture, workload = read_description(folder)
+    # No further format has a cache: whole passes are measured, per sample.
+    workload = workload.with_phase(None)
     with lock.shared():
         inputs: Tensor = load_file(str(folder / CHECK))["inputs"].to(device)
         work: Callable[[], object] = partial(loaded.call, inputs)

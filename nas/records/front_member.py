@@ -8,6 +8,7 @@ from nas.pareto.queries import Figures, FrontMember
 from nas.records.trial import Trial
 from nas.tasks.base.metric import ACCURACY, Metric
 from search_spaces.architecture.simulated import describe_on
+from search_spaces.pretrained.writing.stock import stock_refusals
 from search_spaces.workload import SAMPLE, Workload
 
 
@@ -43,7 +44,8 @@ def member_of(
 ) -> FrontMember:
     """Convert a complete trial; formats that ``device`` only simulates are marked.
 
-    ``workload`` is required if joules may be predicted. ``metric`` is the task's, ``unit`` the
+    ``workload`` is required if joules may be predicted, and decides which members stock classes
+    of ``transformers`` can hold. ``metric`` is the task's, ``unit`` the
     unit that joules are reported per, ``measured_on`` the search's name for the device.
 
     Raises:
@@ -80,4 +82,5 @@ def member_of(
         power_limit_w=None
         if reading is None or reading.board is None
         else reading.board.power_limit_w,
+        loadable=None if workload is None else not stock_refusals(record.architecture, workload),
     )

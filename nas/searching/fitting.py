@@ -9,6 +9,7 @@ from itertools import product
 
 from search_spaces.architecture import STYLES, TRANSFORMER
 from search_spaces.cost.families import get_family
+from search_spaces.pretrained.writing.stock import loadable_blocks
 from search_spaces.space import SearchSpace
 from search_spaces.space.domains import Choice
 from search_spaces.space.sampling import smallest
@@ -25,6 +26,7 @@ def check_fits(space: SearchSpace, workload: Workload) -> None:
 
     Raises:
         ValueError: a member cannot; the message names the space, the task and values that fit.
+            Or the space has ``loadable`` and a member that no stock class can hold.
     """
     if space.family != TRANSFORMER:
         get_family(space.family)
@@ -45,6 +47,42 @@ def check_fits(space: SearchSpace, workload: Workload) -> None:
                     f"space {space.name} does not fit task {workload.name}, which is "
                     f"{_description(workload)}: {error}{_suggestion(space, workload)}"
                 ) from None
+    narrowed = for_classes(space, workload)
+    for gene in ("blocks", "resolution"):
+        if narrowed.values(gene) != space.values(gene):
+            raise ValueError(
+                f"{gene} of space {space.name}, which has loadable, must be "
+                f"{list(narrowed.values(gene))} for task {workload.name}, got "
+                f"{list(space.values(gene))}"
+            )
+
+
+def for_classes(space: SearchSpace, workload: Workload) -> SearchSpace:
+    """Return a space with ``loadable`` without blocks and resolutions that no class can hold.
+
+    Other spaces are returned unchanged.
+
+    Raises:
+        ValueError: no member is left.
+    """
+    if space.loadable is None:
+        return space
+    able = loadable_blocks(workload)
+    blocks = [name for name in space.values("blocks") if name in able]
+    if not blocks:
+        needed = f"blocks must offer one of {', '.join(able)}" if able else "there is none"
+        raise ValueError(
+            f"space {space.name} has loadable and no member that a class of {space.loadable} can "
+            f"hold on task {workload.name}, which is {_description(workload)}: {needed}, got "
+            f"{', '.join(map(str, space.values('blocks')))}"
+        )
+    if None not in space.values("resolution"):
+        raise ValueError(
+            f"resolution of space {space.name}, which has loadable, must offer null: stock "
+            f"classes read whole samples, got {list(space.values('resolution'))}"
+        )
+    domains = {**space.domains, "blocks": Choice(tuple(blocks)), "resolution": Choice((None,))}
+    return replace(space, domains=domains)
 
 
 def _description(workload: Workload) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from nas.core.nearest import did_you_mean
 from nas.records.config import SearchConfig
 from nas.searching.expected import Load, shortened
-from nas.searching.fitting import check_fits, for_task
+from nas.searching.fitting import check_fits, for_classes, for_task
 from nas.searching.task_kinds import check_recipe
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task, is_task_file
@@ -27,13 +27,16 @@ def recipe_names() -> list[str]:
     return sorted(entry.name for entry in entry_points(group=GROUP))
 
 
-def get_recipe(name: str, *, epochs: int | None = None, **changes: Any) -> SearchConfig:
+def get_recipe(
+    name: str, *, epochs: int | None = None, loadable: str | None = None, **changes: Any
+) -> SearchConfig:
     """Return recipe ``name`` with ``changes``, fitted to its task and to the device.
 
     ``device`` defaults to the first CUDA device if there is one, and ``epochs`` is the number for
-    each trial. The recipe's own space is adapted: patch sizes and resolutions that do not fit the
-    task are removed or replaced. On CPUs, space and epochs are reduced so that training takes at
-    most a minute (``nas.searching.expected``). ``recipe_notes`` lists these changes.
+    each trial. ``loadable`` restricts the space (``with_loadable``). The recipe's own space is
+    adapted: patch sizes and resolutions that do not fit the task are removed or replaced. On
+    CPUs, space and epochs are reduced so that training takes at most a minute
+    (``nas.searching.expected``). ``recipe_notes`` lists these changes.
 
     Raises:
         ValueError: the recipe or a field does not exist, a value is not allowed, or the recipe
@@ -50,7 +53,20 @@ def get_recipe(name: str, *, epochs: int | None = None, **changes: Any) -> Searc
     check_recipe(name, recipes, task)
     if "space" not in changes:
         config = _adapted(config, task)
-    return fitted(replace(config, **{**changes, "device": device}))
+    config = replace(config, **{**changes, "device": device})
+    return fitted(with_loadable(config, loadable))
+
+
+def with_loadable(config: SearchConfig, loadable: str | None) -> SearchConfig:
+    """Return ``config`` with the part of its space that ``loadable`` names; ``None`` keeps all.
+
+    Baselines outside are left out.
+    """
+    if loadable is None:
+        return config
+    space = replace(config.space, loadable=loadable)
+    baselines = tuple(each for each in config.baselines if space.contains(each))
+    return replace(config, space=space, baselines=baselines)
 
 
 def recipe_notes(name: str, config: SearchConfig, epochs: int | None = None) -> list[str]:
@@ -130,10 +146,12 @@ def _listed(values: Iterable[object]) -> str:
 def fitted(config: SearchConfig) -> SearchConfig:
     """Return ``config`` with the part of its space that its device supports.
 
-    The task's own resolution becomes ``None``, its only name in models.
+    The task's own resolution becomes ``None``, its only name in models. A space with ``loadable``
+    keeps what a stock class can hold.
 
     Raises:
-        ValueError: members of the space cannot process the task's inputs.
+        ValueError: members of the space cannot process the task's inputs, or no stock class can
+            hold one.
     """
     from nas.searching.controller.available import available_space
     from search_spaces.cost.kernels import rows_read
@@ -145,6 +163,7 @@ def fitted(config: SearchConfig) -> SearchConfig:
     workload = get_task(config.task).workload(config.batch_size)
     if space.values("resolution") != (None,):
         space = space.for_samples_of(workload)
+    space = for_classes(space, workload)
     # Before the device's capabilities are queried, which is slow.
     check_fits(space, workload)
     rows = (rows_read(space, workload),)

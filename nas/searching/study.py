@@ -168,6 +168,11 @@ def _run_search(
         protocol = get_protocol(config.protocol)
         if run is None:
             new_run.check_new(folder)
+            if config.space.loadable is not None:
+                # It imports torch, which other drivers need not.
+                from nas.searching.installed import check_installed
+
+                check_installed(config.space, workload)
             if config.teacher not in (None, LARGEST):
                 check_artifact(Path(config.teacher), workload)
         backend = _backend(driver, config, listener)

@@ -229,7 +229,8 @@ class Run:
         """
         goals = self.config.goals
         requested = goals if limits is None else replace(limits, costs=goals.costs, reference=None)
-        workload = self.workload if self.config.supernet is not None else None
+        # The task is not prepared for it: its data may be elsewhere.
+        workload = self.workload if self.config.supernet is not None else self.stored_workload
         trials = [
             r for r in judged(self.trials()) if goals.meets_limits(r) and requested.meets_limits(r)
         ]

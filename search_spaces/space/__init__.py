@@ -20,6 +20,7 @@ from search_spaces.space.domains import (
     Choice,
     make_domain,
 )
+from search_spaces.space.loadable import loadable_domains
 from search_spaces.workload import Workload
 
 GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution", "blocks")
@@ -33,6 +34,7 @@ _DECODER_COMPRESSION = frozenset(
 # Genes that another family may leave out, and genes that it must not have.
 _IDLE = frozenset({"n_heads", "n_kv_heads", "ffn_ratio"})
 _FIXED = ("blocks", *(gene for gene in ENCODER.layer_genes if gene not in _IDLE))
+_OTHER_KEYS = ("shared", "family", "extra", "loadable")
 _MAX_YAML_BYTES = 100_000
 _MAX_DEPTH = 256
 # Genes that a space with this one value has not, so that its vectors and hashes do not change.
@@ -48,7 +50,9 @@ class SearchSpace:
     this are not members. ``blocks`` are names of ``STYLES``. Ranks are fractions of ``d_model``,
     rounded to whole numbers. Every patch size must divide every resolution. A gene in ``shared``
     has one value for all layers, another has one for each layer. Members are of ``family``;
-    ``extra`` are genes of its own (``search_spaces.cost.families``).
+    ``extra`` are genes of its own (``search_spaces.cost.families``). With ``loadable``
+    (``transformers``) all layers are alike, dense and of one type, fp32 or bf16
+    (``search_spaces.space.loadable``).
 
     With ``decoder_depth`` members are encoder-decoders, and both stacks have genes of their own
     (``search_spaces.architecture.stacks``). Their blocks are fp32 and dense: compression does not
@@ -63,6 +67,7 @@ class SearchSpace:
     shared: frozenset[str] = DEFAULT_SHARED
     family: str = TRANSFORMER
     extra: Mapping[str, Choice] = field(default_factory=dict)
+    loadable: str | None = None
 
     def __post_init__(self) -> None:
         """Validate the genes, fill in defaults, and check that every width has heads."""
@@ -88,6 +93,9 @@ class SearchSpace:
         if self.has_decoder:
             self._check_plain()
             object.__setattr__(self, "shared", self.shared | _DECODER_COMPRESSION)
+        if self.loadable is not None:
+            object.__setattr__(self, "domains", loadable_domains(self))
+            object.__setattr__(self, "shared", frozenset(ENCODER.layer_genes))
         layer_genes = [gene for stack in self.stacks for gene in stack.layer_genes]
         for key in sorted(self.shared, key=str):
             _check_key("shared", key, layer_genes)
@@ -252,7 +260,7 @@ class SearchSpace:
         """Number of valid gene combinations, without those of layers beyond the depth.
 
         This is an upper bound on the number of distinct models: two combinations name one model
-        where a rank saves nothing or two ratios round to one width.
+        where a rank saves nothing, two ratios round to one width, or a stock class ties genes.
         """
         total = math.prod(len(self.domains[g]) for g in ("patch_size", "resolution", "blocks"))
         for stack in self.stacks:
@@ -320,6 +328,7 @@ class SearchSpace:
                 if domain.values != _LEFT_OUT.get(gene)
             },
             "shared": sorted(self.shared),
+            **({} if self.loadable is None else {"loadable": self.loadable}),
             **(
                 {}
                 if self.family == TRANSFORMER
@@ -340,7 +349,7 @@ class SearchSpace:
         if not isinstance(data, Mapping):
             raise ValueError(f"space must be a mapping of genes to lists, got {data!r}")
         for key in data:
-            _check_key("space", key, ("name", *ALL_GENE_TYPES, "shared", "family", "extra"))
+            _check_key("space", key, ("name", *ALL_GENE_TYPES, *_OTHER_KEYS))
         if "name" not in data:
             raise ValueError("space lacks name, a non-empty string")
         shared = data.get("shared", sorted(DEFAULT_SHARED))
@@ -355,6 +364,7 @@ class SearchSpace:
             shared=frozenset(shared),
             family=data.get("family", TRANSFORMER),
             extra=extra,
+            loadable=data.get("loadable"),
         )
 
     @classmethod

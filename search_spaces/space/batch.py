@@ -28,6 +28,7 @@ from search_spaces.architecture import (
 from search_spaces.architecture.stacks import DECODER, ENCODER, StackGenes, stack_of
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import rank_of, sparsity_of, width_of
+from search_spaces.space.loadable import tied_positions
 from search_spaces.workload import AS_IT_IS, Workload
 
 Ints = NDArray[np.int64]
@@ -259,7 +260,8 @@ class _Genes:
                 f"position of {names[column]} must be in [0, {sizes[column]}), "
                 f"got {positions[row, column]} in row {row}"
             )
-        return cls(positions, space, {name: index for index, name in enumerate(names)})
+        columns = {name: index for index, name in enumerate(names)}
+        return cls(tied_positions(positions, space), space, columns)
 
     def of_model(self, gene: str) -> Ints:
         """Values of a gene of the whole model, ``(N,)``; ``None`` is 0."""

@@ -3,7 +3,8 @@
 ``decode`` accepts valid combinations only. ``repair`` maps the proposal of a sampler without
 constraints to a valid combination near it. Genes of layers beyond the depth have no effect;
 ``encode`` gives them their domain's first value. A sparsity without a kernel in the block's
-precision decodes to dense, if dense is in the space.
+precision decodes to dense, if dense is in the space. Genes that a stock class ties decode to one
+value in a loadable space.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from search_spaces.architecture import (
 from search_spaces.architecture.blocks import canonical_block
 from search_spaces.architecture.stacks import DECODER, ENCODER, Heads, StackGenes
 from search_spaces.space import SearchSpace
+from search_spaces.space.loadable import tied
 
 Genes = dict[str, Any]
 
@@ -52,7 +54,7 @@ def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
     for name, domain in domains.items():
         if genes[name] not in domain:
             raise ValueError(f"{name} must be one of {domain.values}, got {genes[name]!r}")
-    decoder = None
+    genes, decoder = tied(genes, space), None
     if space.has_decoder:
         blocks = _blocks(genes, space, DECODER)
         decoder = DecoderSpec(
@@ -157,7 +159,7 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
 
 
 def repair(genes: Mapping[str, Any], space: SearchSpace) -> Genes:
-    """Return the valid combination nearest to ``genes``; only head counts change.
+    """Return the valid combination nearest to ``genes``; only head counts and tied genes change.
 
     In each attention block the number of heads moves to the valid one that is nearest in
     logarithm, then the number of key-value heads likewise; ties go to the smaller.
@@ -174,7 +176,7 @@ def repair(genes: Mapping[str, Any], space: SearchSpace) -> Genes:
                 repaired[heads_name] = heads
                 valid_kv = sorted(kv for h, kv in pairs if h == heads)
                 repaired[kv_name] = _nearest(repaired[kv_name], valid_kv)
-    return repaired
+    return tied(repaired, space)
 
 
 def to_vector(architecture: Architecture, space: SearchSpace) -> NDArray[np.int64]:

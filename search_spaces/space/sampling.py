@@ -16,6 +16,7 @@ from search_spaces.architecture import Architecture, Compression, LayerSpec
 from search_spaces.architecture.stacks import STACKS, split_gene_name
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import Genes, decode, encode, rank_of, repair
+from search_spaces.space.loadable import tied_positions
 
 _TRIES = 32
 _MUTATION_RATE = 0.1
@@ -73,7 +74,7 @@ def sample_positions(space: SearchSpace, n: int, rng: np.random.Generator) -> ND
                     ]
                 )
                 positions[np.ix_(rows, columns)] = pairs[rng.integers(len(pairs), size=len(rows))]
-    return positions
+    return tied_positions(positions, space)
 
 
 def mutate(

@@ -13,6 +13,7 @@ from nas.analysis.front_table import (
     described_member,
     device_text,
     front_columns,
+    is_mixed,
 )
 from nas.cli.options.common import add_device_name, add_formats
 from nas.cli.options.front_query import (
@@ -105,6 +106,11 @@ def render_table(front: Front, answered: Answer | None = None) -> str:
         PARETO_NOTE,
         "* recorded, never used to choose",
     ]
+    if is_mixed(front):
+        lines.append(
+            "loadable: a stock class of transformers can hold it (nas export --exportable "
+            "huggingface)"
+        )
     if any(m.inherited_quality is not None for m in front):
         lines.append("inherited: the quality with the supernet's weights, before fine-tuning")
     if any(m.weights == "inherited" for m in front):

@@ -147,6 +147,8 @@ def _files(arguments: argparse.Namespace) -> list[Path]:
 
 def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ...]:
     """Return notes on choices of a user's space that are only simulated."""
+    from dataclasses import replace
+
     from nas.searching.controller.available import unreal_choices
     from nas.tasks.registry import get_task
     from search_spaces.cost.kernels import rows_read
@@ -154,7 +156,7 @@ def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ..
 
     if arguments.space is None:
         return ()
-    space = get_space(arguments.space)
+    space = replace(get_space(arguments.space), loadable=config.space.loadable)
     workload = get_task(config.task).workload(config.batch_size)
     return unreal_choices(space, config.device, (rows_read(space, workload),))
 

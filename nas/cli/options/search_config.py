@@ -36,14 +36,16 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
     from nas.records.config import SearchConfig
     from nas.records.device_names import MeasuredDevice
     from nas.records.rungs import HalvingConfig
-    from nas.searching.recipes import default_device, fitted, get_recipe
+    from nas.searching.recipes import default_device, fitted, get_recipe, with_loadable
     from nas.store.run_file import load
     from nas.tasks.registry import is_task_file
+    from search_spaces.space.loadable import TRANSFORMERS
     from search_spaces.space.presets import get_space
 
     changes: dict[str, Any] = {
         name: value for name in _FIELDS if (value := getattr(arguments, name)) is not None
     }
+    loadable = TRANSFORMERS if arguments.loadable else None
     changes |= storage_of(arguments.storage)
     if arguments.plugin:
         changes["plugins"] = named_plugins(arguments)
@@ -66,10 +68,12 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
     if arguments.resume and arguments.run is not None:
         # Only the options of this command are compared with the run's configuration.
         config = load(arguments.run).config
-        config = replace(config, **changes)
+        config = with_loadable(replace(config, **changes), loadable)
     elif arguments.recipe is not None:
         # The recipe adapts its trials to the epochs.
-        config = get_recipe(arguments.recipe, epochs=arguments.epochs, **changes)
+        config = get_recipe(
+            arguments.recipe, epochs=arguments.epochs, loadable=loadable, **changes
+        )
     else:
         for name in ("task", "space", "trials"):
             if getattr(arguments, name) is None:
@@ -77,7 +81,7 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
                     f"name a recipe, or give --task, --space and --trials: {name} is missing"
                 )
         changes.setdefault("device", default_device())
-        config = fitted(SearchConfig(**changes))
+        config = fitted(with_loadable(SearchConfig(**changes), loadable))
     training: dict[str, Any] = {
         "epochs": arguments.epochs,
         "shift_pixels": arguments.shift,

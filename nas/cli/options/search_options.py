@@ -73,6 +73,12 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "--space", help="search space, a preset or YAML file, instead of the recipe's"
     )
     parser.add_argument(
+        "--loadable",
+        action="store_true",
+        help="only candidates that stock classes of transformers can load, as loadable: "
+        "transformers in a space",
+    )
+    parser.add_argument(
         "--trials",
         type=int,
         help="candidates to train; those stopped early count, those dropped by the gate do not",

@@ -26,6 +26,10 @@ _FP32_TOLERANCE, _BF16_TOLERANCE = 1e-3, 0.03
 _BF16_QUALITY = 0.01
 
 
+class ExportError(RuntimeError):
+    """The artifact does not reproduce its trial; its files were removed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A reloaded network: ``call`` maps a batch of inputs to logits, both on its device.
@@ -97,7 +101,7 @@ class ExportFormat(StoredNetwork):
         files: the files it writes, relative to the artifact.
         optional_files: files it also writes if the artifact has their originals.
         card_file: path of its own model card, which is written last.
-        packages: packages it needs beyond this project's requirements.
+        packages: packages it needs beyond this project's requirements, installed by ``extra``.
         precisions: precisions of blocks that it can hold.
         is_for_families: whether it can hold networks of other families.
     """
@@ -107,6 +111,7 @@ class ExportFormat(StoredNetwork):
     optional_files: ClassVar[tuple[str, ...]] = ()
     card_file: ClassVar[str | None] = None
     packages: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = "onnx"
     precisions: ClassVar[frozenset[Precision]]
     is_for_families: ClassVar[bool] = True
 

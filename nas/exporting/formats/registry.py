@@ -132,4 +132,6 @@ def check_supported(
             )
         missing = each.missing()
         if missing is not None:
-            raise ValueError(f"format {each.name} needs {missing}: pip install 'joulenas[onnx]'")
+            raise ValueError(
+                f"format {each.name} needs {missing}: pip install 'joulenas[{each.extra}]'"
+            )

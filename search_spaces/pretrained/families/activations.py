@@ -12,3 +12,5 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
 }
+# Of each activation the first name.
+NAMES: dict[Activation, str] = {kind: name for name, kind in reversed(ACTIVATIONS.items())}

@@ -6,9 +6,11 @@ Sanh et al. 2019. Texts are padded at their end.
 
 from __future__ import annotations
 
+from typing import Any
+
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import Activation, NormStyle, Pooling
-from search_spaces.pretrained.families.activations import ACTIVATIONS
+from search_spaces.pretrained.families.activations import ACTIVATIONS, NAMES
 from search_spaces.pretrained.families.family import (
     Blueprint,
     Family,
@@ -24,6 +26,7 @@ from search_spaces.pretrained.files.config import (
     MOST_VOCABULARY,
     Config,
 )
+from search_spaces.workload import Workload
 
 _OURS = "layers.{i}"
 # Sizes of configurations by their names in BERT's.
@@ -109,6 +112,20 @@ def _read_bert(config: Config, head: Head) -> Blueprint:
     )
 
 
+def _write_bert(architecture: Architecture, workload: Workload) -> dict[str, Any]:
+    style = architecture.style
+    return {
+        "model_type": "bert",
+        "hidden_size": architecture.d_model,
+        "hidden_act": NAMES[style.activation],
+        "layer_norm_eps": style.norm.epsilon,
+        "type_vocab_size": style.n_token_types,
+        "max_position_embeddings": workload.input_shape[0],
+        "vocab_size": workload.vocab_size,
+        "tie_word_embeddings": workload.has_tied_head(style),
+    }
+
+
 def _read_distilbert(config: Config, head: Head) -> Blueprint:
     vocabulary = config.integer("vocab_size", most=MOST_VOCABULARY)
     activation = config.choice("activation", ACTIVATIONS)
@@ -172,6 +189,7 @@ BERT = Family(
         "ForQuestionAnswering": _ANSWERS,
     },
     read=_read_bert,
+    write=_write_bert,
     sizes=SizeKeys(),
     names=_names("bert."),
     renamed=_OLD_NORMS,

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from search_spaces.architecture import Architecture
 from search_spaces.pretrained.families.image_positions import Resizing
 from search_spaces.pretrained.files.config import Config
-from search_spaces.workload import Kind
+from search_spaces.workload import Kind, Workload
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,10 @@ class Family:
         spare: Last parts of the names of tensors that no output depends on.
         harmless: Keys of configurations that no output depends on.
         resizing: How positions of images are interpolated, ``None`` for texts.
+        write: The values of a configuration from an architecture and a workload: the inverse of
+            ``read``, without the keys of ``sizes``. It may be called with a style that the family
+            does not compute. ``None`` where networks without a parent are not written.
+        flat_shapes: Shapes of the tensors that are read as if flat, by name.
         padding_token: Padding token where a configuration has none; ``None`` masks no token.
     """
 
@@ -168,3 +174,5 @@ class Family:
     harmless: frozenset[str] = frozenset()
     padding_token: int | None = None
     resizing: Resizing | None = None
+    write: Callable[[Architecture, Workload], dict[str, Any]] | None = None
+    flat_shapes: Callable[[Architecture, Workload], Mapping[str, tuple[int, ...]]] | None = None

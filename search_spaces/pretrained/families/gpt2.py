@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import BiasStyle, NormStyle
-from search_spaces.pretrained.families.activations import ACTIVATIONS
+from search_spaces.pretrained.families.activations import ACTIVATIONS, NAMES
 from search_spaces.pretrained.families.family import (
     Blueprint,
     Family,
@@ -20,6 +22,7 @@ from search_spaces.pretrained.files.config import (
     MOST_VOCABULARY,
     Config,
 )
+from search_spaces.workload import Workload
 
 _OURS, _LAYER = "layers.{i}", "transformer.h.{i}"
 
@@ -52,6 +55,22 @@ def _read(config: Config, head: Head) -> Blueprint:
     )
 
 
+def _write(architecture: Architecture, workload: Workload) -> dict[str, Any]:
+    style = architecture.style
+    return {
+        "model_type": "gpt2",
+        "n_embd": architecture.d_model,
+        "activation_function": NAMES[style.activation],
+        "layer_norm_epsilon": style.norm.epsilon,
+        "n_positions": workload.input_shape[0],
+        "vocab_size": workload.vocab_size,
+        "tie_word_embeddings": workload.has_tied_head(style),
+        # The class's defaults are tokens of its own vocabulary.
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+
+
 def _linear(ours: str, theirs: str, part: int = 0, parts: int = 1) -> Names:
     """Names of a linear map that is stored ``(d_in, d_out)``, perhaps with others."""
     return {
@@ -71,6 +90,7 @@ GPT2 = Family(
         "Model": Head("text_embedding"),
     },
     read=_read,
+    write=_write,
     sizes=SizeKeys(depth="n_layer", heads="n_head", d_ff="n_inner"),
     names={
         "embed": "transformer.wte",

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,10 @@ def resized(table_TD: Tensor, n_prefix: int, rows: int, columns: int, how: Resiz
     The positions of prefix tokens stay. Those of patches are of a square and are interpolated
     bicubically (Dosovitskiy et al. 2021, section 3.2).
     """
+    # Describing a family needs no torch.
+    import torch
+    import torch.nn.functional as F
+
     prefix_TD, patches_TD = table_TD[:n_prefix], table_TD[n_prefix:]
     side = math.isqrt(len(patches_TD))
     is_wide = table_TD.dtype == torch.float64 and not how.in_fp32

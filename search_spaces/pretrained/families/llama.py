@@ -6,11 +6,13 @@ Qwen3: Yang et al. 2025, with norms on the queries and keys of each head.
 
 from __future__ import annotations
 
+from typing import Any
+
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import BiasStyle, NormStyle
-from search_spaces.pretrained.families.activations import ACTIVATIONS
+from search_spaces.pretrained.families.activations import ACTIVATIONS, NAMES
 from search_spaces.pretrained.families.family import Blueprint, Family, Head, SizeKeys
-from search_spaces.pretrained.families.rotary import rotary_positions
+from search_spaces.pretrained.families.rotary import rotary_positions, rotary_values
 from search_spaces.pretrained.files.config import (
     MOST_HEAD_SIZE,
     MOST_HEADS,
@@ -19,6 +21,7 @@ from search_spaces.pretrained.files.config import (
     MOST_VOCABULARY,
     Config,
 )
+from search_spaces.workload import Workload
 
 _OURS, _LAYER = "layers.{i}", "model.layers.{i}"
 
@@ -51,6 +54,32 @@ def _read(config: Config, head: Head) -> Blueprint:
         limit,
         config.integer("vocab_size", most=MOST_VOCABULARY),
     )
+
+
+def _write(architecture: Architecture, workload: Workload) -> dict[str, Any]:
+    style = architecture.style
+    biases, model_type = style.biases, "llama"
+    if style.norm.on_queries_and_keys:
+        model_type = "qwen3"
+    elif biases.qkv and not biases.o:
+        model_type = "qwen2"
+    values = {
+        "model_type": model_type,
+        "hidden_size": architecture.d_model,
+        "rms_norm_eps": style.norm.epsilon,
+        "hidden_act": NAMES[style.activation],
+        **rotary_values(style.positions),
+        "max_position_embeddings": workload.input_shape[0],
+        "vocab_size": workload.vocab_size,
+        "tie_word_embeddings": workload.has_tied_head(style),
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    if model_type != "qwen2":
+        values["attention_bias"] = biases.o
+    if model_type == "llama":
+        values["mlp_bias"] = biases.ffn
+    return values
 
 
 def _head_size(config: Config, heads: int, *, is_required: bool) -> int:
@@ -138,6 +167,7 @@ LLAMA = Family(
         "Model": Head("text_embedding"),
     },
     read=_read,
+    write=_write,
     sizes=SizeKeys(kv_heads="num_key_value_heads", d_head="head_dim", by_layer=("layer_types",)),
     names={
         "embed": "model.embed_tokens",

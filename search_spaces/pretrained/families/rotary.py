@@ -6,6 +6,7 @@ Before: ``rope_theta`` and ``rope_scaling``. Since: ``rope_parameters`` with bot
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from search_spaces.architecture.style import PositionStyle, RotaryScaling
 from search_spaces.pretrained.files.config import MOST_POSITIONS, Config
@@ -37,6 +38,21 @@ _KINDS: dict[str, Callable[[Config], RotaryScaling | None]] = {
     "linear": _linear,
     "llama3": _llama3,
 }
+
+
+def rotary_values(positions: PositionStyle) -> dict[str, Any]:
+    """Return the keys of a configuration that ``rotary_positions`` reads as ``positions``."""
+    part: dict[str, Any] = {"rope_type": "default", "rope_theta": positions.theta}
+    scaling = positions.scaling
+    if scaling is not None:
+        part |= {"rope_type": scaling.kind, "factor": scaling.factor}
+        if scaling.kind == "llama3":
+            part["low_freq_factor"] = scaling.low_frequency_factor
+            part["high_freq_factor"] = scaling.high_frequency_factor
+            part["original_max_position_embeddings"] = scaling.original_length
+    # Versions before 5 of transformers read the first and the last.
+    values = {"rope_theta": positions.theta, "rope_parameters": part}
+    return values if scaling is None else values | {"rope_scaling": part}
 
 
 def rotary_positions(config: Config) -> PositionStyle:

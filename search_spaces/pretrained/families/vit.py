@@ -8,9 +8,12 @@ follows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from search_spaces.architecture import Architecture, AttentionSpec, BlockStyle, FfnSpec, LayerSpec
 from search_spaces.architecture.style import Activation, BiasStyle, NormStyle, Pooling
-from search_spaces.pretrained.families.activations import ACTIVATIONS
+from search_spaces.pretrained.families.activations import ACTIVATIONS, NAMES
 from search_spaces.pretrained.families.family import (
     Blueprint,
     Family,
@@ -28,6 +31,7 @@ from search_spaces.pretrained.files.config import (
     MOST_WIDTH,
     Config,
 )
+from search_spaces.workload import Workload
 
 _OURS = "layers.{i}"
 _MOST_PIXELS, _MOST_CHANNELS, _MOST_REGISTERS = 2**14, 2**10, 2**10
@@ -104,6 +108,32 @@ def _read_vit(config: Config, head: Head) -> Blueprint:
     return Blueprint(
         blueprint.architecture, blueprint.input_shape, blueprint.limit, names=_two_heads(width)
     )
+
+
+def _write_vit(architecture: Architecture, workload: Workload) -> dict[str, Any]:
+    style, (channels, height, width) = architecture.style, workload.input_shape
+    return {
+        "model_type": "vit",
+        "hidden_size": architecture.d_model,
+        "hidden_act": NAMES[style.activation],
+        "layer_norm_eps": style.norm.epsilon,
+        "qkv_bias": style.biases.qkv,
+        "image_size": height if height == width else [height, width],
+        "patch_size": architecture.patch_size,
+        "num_channels": channels,
+    }
+
+
+def _flat_shapes(architecture: Architecture, workload: Workload) -> Mapping[str, tuple[int, ...]]:
+    width, side = architecture.d_model, architecture.patch_size
+    where = "vit.embeddings"
+    return {
+        f"{where}.cls_token": (1, 1, width),
+        f"{where}.position_embeddings": (1, workload.n_tokens(architecture), width),
+        f"{where}.patch_embeddings.projection.weight": (
+            *(width, workload.input_shape[0], side, side),
+        ),
+    }
 
 
 def _two_heads(width: int) -> Names:
@@ -277,6 +307,8 @@ VIT = Family(
         "ForImageClassification": Head("image_classification", {"head": "classifier"}),
     },
     read=_read_vit,
+    write=_write_vit,
+    flat_shapes=_flat_shapes,
     sizes=SizeKeys(d_head="head_dim"),
     names=_vit_names("vit."),
     prefix="vit.",

@@ -61,16 +61,30 @@ def write_checkpoint(
     tensors = stored_tensors(checkpoint, network, is_rounded=is_rounded)
     of_parent = in_parents_types(checkpoint, tensors)
     if stored == "bf16":
-        tensors = _cast(tensors, torch.bfloat16)
+        tensors = cast(tensors, torch.bfloat16)
         values = with_dtype(values, "bfloat16")
     elif of_parent is not None:
         tensors = of_parent
     else:
-        tensors = _cast(tensors, torch.float32)
+        tensors = cast(tensors, torch.float32)
         values = with_dtype(values, "float32")
+    return (*write_files(to, values, tensors, metadata), *copy_files(checkpoint, to))
+
+
+def write_files(
+    to: Path,
+    values: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
+    """Write a configuration and weights to the folder ``to``; return the files' names.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
     write_json(to / CONFIG, values)
     _save(tensors, to / WEIGHTS, {**(metadata or {}), "format": "pt"})
-    return (CONFIG, WEIGHTS, *copy_files(checkpoint, to))
+    return CONFIG, WEIGHTS
 
 
 def configuration_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -102,7 +116,8 @@ def copy_files(
     return tuple(copied)
 
 
-def _cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+def cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return ``tensors`` with their numbers in ``dtype``."""
     return {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
 
 

@@ -8,6 +8,7 @@ heads, it divides the width by their number.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from search_spaces.architecture import (
     TRANSFORMER,
@@ -17,15 +18,18 @@ from search_spaces.architecture import (
     LayerSpec,
     Precision,
 )
-from search_spaces.pretrained.checkpoint import Checkpoint
 from search_spaces.pretrained.families.family import Family, SizeKeys, Stored
 from search_spaces.pretrained.files.folder import CONFIG
 from search_spaces.pretrained.registry import FAMILIES
+
+if TYPE_CHECKING:
+    from search_spaces.pretrained.checkpoint import Checkpoint
 
 # Precisions of blocks whose weights are plain numbers of one type.
 STORED_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 # Precisions that ``transformers`` stores by torchao, and that of all other weights beside each.
 QUANTISED_PRECISIONS: dict[Precision, Precision] = {"int8": "fp32", "int8wo": "bf16"}
+WRITTEN_PRECISIONS = (*STORED_PRECISIONS, *QUANTISED_PRECISIONS)
 _NOT_WRITTEN = {
     "int4wo": "torchao's 4-bit weights for CPUs cannot be stored in safetensors",
     "fp8": "it needs a GPU to be proved",
@@ -72,11 +76,34 @@ def refusals(
     ]
     if architecture.style != parent.style:
         reasons.append("the style differs from the parent's")
-    reasons += _compressed(architecture)
-    reasons += _precisions(architecture, family, family.classes[checkpoint.model_type])
-    reasons += _uneven(architecture, keys or family.sizes, place)
-    reasons += _sizes(architecture.layers[0], checkpoint, family)
-    return tuple(reasons)
+    classes, d_ff = family.classes[checkpoint.model_type], parent.layers[0].ffn.d_ff
+    layers = layer_refusals(architecture, family, classes, d_ff, keys=keys, place=place)
+    return (*reasons, *layers)
+
+
+def layer_refusals(
+    architecture: Architecture,
+    family: Family,
+    classes: str,
+    parents_d_ff: int | None = None,
+    *,
+    keys: SizeKeys | None = None,
+    place: str = CONFIG,
+) -> Iterator[str]:
+    """Yield the reasons in layers why ``family`` cannot hold a single stack.
+
+    Args:
+        architecture: Of a width that the classes can have.
+        family: The family.
+        classes: First part of the names of its classes, such as ``Llama``.
+        parents_d_ff: A feed-forward width that the configuration contains already.
+        keys: As of ``refusals``.
+        place: As of ``refusals``.
+    """
+    yield from _compressed(architecture)
+    yield from _precisions(architecture, family, classes)
+    yield from _uneven(architecture, keys or family.sizes, place)
+    yield from _sizes(architecture, family, classes, parents_d_ff)
 
 
 def stored_precision(architecture: Architecture) -> Precision:
@@ -159,11 +186,12 @@ def _field(layer: LayerSpec, name: str) -> int:
     return value
 
 
-def _sizes(layer: LayerSpec, checkpoint: Checkpoint, family: Family) -> Iterator[str]:
+def _sizes(
+    architecture: Architecture, family: Family, classes: str, parents_d_ff: int | None
+) -> Iterator[str]:
     """Reasons in sizes that the configuration cannot contain, by the first layer."""
-    attention, sizes = layer.attention, family.sizes
-    parent = checkpoint.architecture
-    width, classes = parent.d_model, family.classes[checkpoint.model_type]
+    layer, width, sizes = architecture.layers[0], architecture.d_model, family.sizes
+    attention = layer.attention
     if sizes.d_head is None and attention.n_heads * attention.d_head != width:
         yield (
             f"layers[0].attention has {attention.n_heads} heads of size {attention.d_head}, and "
@@ -175,9 +203,9 @@ def _sizes(layer: LayerSpec, checkpoint: Checkpoint, family: Family) -> Iterator
             f"have as many as n_heads, {attention.n_heads}"
         )
     d_ff, value = layer.ffn.d_ff, sizes.ffn_value
-    if value is None or d_ff == parent.layers[0].ffn.d_ff:
+    if value is None or d_ff == parents_d_ff:
         return
-    if value(d_ff, width, parent.style.is_gated) is None:
+    if value(d_ff, width, architecture.style.is_gated) is None:
         yield (
             f"layers[0].ffn.d_ff is {d_ff}, and {classes} classes have {sizes.ffn_rule} at width "
             f"{width}"

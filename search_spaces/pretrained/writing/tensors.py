@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,6 @@ class _Writer:
     def __init__(self, checkpoint: Checkpoint, network: nn.Module, is_rounded: bool) -> None:
         self._is_rounded = is_rounded
         self._match, self._checkpoint = checkpoint.match, checkpoint
-        self._mapped = MappedTensors(checkpoint.match.entries)
         self._parameters = dict(network.named_parameters())
         self._placed: dict[str, list[_Placed]] = {}
         # Parameters by the tensor that scales them.
@@ -86,6 +86,11 @@ class _Writer:
                 self._placed.setdefault(piece.source.name, []).append(_Placed(name, piece))
                 if piece.source.scale is not None:
                     self._scaled.setdefault(piece.source.scale, []).append(name)
+
+    @cached_property
+    def _mapped(self) -> MappedTensors:
+        # A network without a parent has no file to map.
+        return MappedTensors(self._match.entries)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield names and values."""

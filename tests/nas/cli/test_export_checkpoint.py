@@ -17,8 +17,8 @@ from pretrained_fakes import saved, write_llama
 from safetensors.torch import load_file
 
 from nas.cli.main import main
-from nas.exporting import stock, stock_worker
 from nas.exporting.checkpoint import parent_name
+from nas.exporting.formats import stock, stock_worker
 from search_spaces.pretrained import load_checkpoint
 
 
@@ -220,7 +220,7 @@ def test_a_signal_half_way_leaves_nothing(parent, tmp_path, monkeypatch):
 KILLED = """
 import os, signal, sys
 from nas.cli.main import main
-from nas.exporting import stock
+from nas.exporting.formats import stock
 stock.find_spec = lambda name: object()
 stock.run = lambda job: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])

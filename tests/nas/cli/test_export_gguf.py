@@ -13,9 +13,9 @@ from pages import DOCS, blocks, lines_of
 
 from nas.cli.commands.export_checkpoint import GGUF_TYPES
 from nas.cli.main import main
-from nas.exporting import stock, stock_worker
 from nas.exporting.checkpoint import parent_name
 from nas.exporting.checkpoint_gguf import GGUF_TYPES as WRITTEN_TYPES
+from nas.exporting.formats import stock, stock_worker
 from search_spaces.pretrained import load_checkpoint
 from search_spaces.pretrained.gguf.package import READABLE
 from search_spaces.pretrained.gguf.pre_tokenizers import PRE_TOKENIZERS
@@ -39,7 +39,7 @@ def proved(monkeypatch):
         jobs.append(job)
         return EQUAL | {"largest_output": 1.0}
 
-    monkeypatch.setattr(stock, "_run", run)
+    monkeypatch.setattr(stock, "run", run)
     monkeypatch.setattr(stock, "find_spec", lambda name: object())
     return jobs
 
@@ -207,7 +207,7 @@ def test_what_is_not_installed_is_named(absent, parent, tmp_path, capsys, monkey
 
 def test_outputs_that_differ_leave_nothing(parent, tmp_path, capsys, monkeypatch):
     wrong = EQUAL | {"output_difference": 0.5, "largest_output": 1.0}
-    monkeypatch.setattr(stock, "_run", lambda job: wrong)
+    monkeypatch.setattr(stock, "run", lambda job: wrong)
     monkeypatch.setattr(stock, "find_spec", lambda name: object())
     file = cut(parent, tmp_path / "cut.json")
     line = refused(capsys, *words(parent, file, tmp_path / "to"), code=1)
@@ -249,7 +249,7 @@ def test_the_page_shows_what_runs_and_is_printed(tmp_path, capsys, monkeypatch):
     config = WITH_TOKENS | {"num_hidden_layers": 30, "tie_word_embeddings": True}
     small_gguf(tmp_path / "smollm2-135m-instruct" / "m.gguf", config, "Q4_1", **TOKENS)
     cut(tmp_path / "smollm2-135m-instruct", tmp_path / "cut.json", 20)
-    monkeypatch.setattr(stock, "_run", stock_worker.findings)
+    monkeypatch.setattr(stock, "run", stock_worker.do)
     capsys.readouterr()
     assert main(shlex.split(line)[1:]) == 0
     printed = capsys.readouterr().out.splitlines()

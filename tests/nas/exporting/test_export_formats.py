@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from export_fakes import FAST, made_run
-from search_fakes import WORKLOAD, changed
+from search_fakes import SPACE, WORKLOAD, changed
 from sources import nodes_of, sources, text_of
 from text_fakes import reviews, write_table, write_task
 
@@ -32,16 +32,25 @@ from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.registry import get_task
 from predictors.measurement import protocol
 from search_spaces.architecture import (
+    STYLES,
     Architecture,
     AttentionSpec,
     Compression,
     FfnSpec,
     LayerSpec,
 )
+from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
 ROOT = Path(__file__).parents[3]
 TOKENS = Workload("t", "language_modelling", (12,), 40, 8, vocab_size=40, phase="generate")
+
+
+def stock(precision):
+    """A network that a stock class of transformers computes, too."""
+    compression = Compression(precision)
+    layer = LayerSpec(AttentionSpec(2, 2, 16, None, compression), FfnSpec(32, None, compression))
+    return Architecture(32, (layer,), 2, style=STYLES["vit"])
 
 
 def small(precision="fp32", sparsity="dense"):
@@ -52,7 +61,9 @@ def small(precision="fp32", sparsity="dense"):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return made_run(tmp_path_factory.mktemp("runs") / "run", small("bf16"), protocol="quick")
+    space = SearchSpace.from_dict(SPACE.to_dict() | {"name": "styles", "blocks": ["vit"]})
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    return made_run(folder, stock("bf16"), protocol="quick", space=space)
 
 
 @pytest.fixture
@@ -184,6 +195,11 @@ def check_model_card(front, text, card):
     grams = reading["energy_j"] * 1e6 / 3.6e6 * 445
     assert f"{grams:.3g} g CO2e" in text and "445 g/kWh" in text
     assert "## Limits" in text and "digits" in text
+    proof = card["formats"]["huggingface"]["proof"]
+    assert proof["stock_class"] == "ViTForImageClassification" and not proof["missing"]
+    assert front["library_name"] == "transformers"
+    assert 'AutoModelForImageClassification.from_pretrained("' in text
+    assert "`ViTForImageClassification`" in text and proof["version"] in text
 
 
 def test_a_form_that_fails_leaves_nothing(run, fast, tmp_path, capsys, monkeypatch):
@@ -212,6 +228,10 @@ def test_a_form_that_fails_leaves_nothing(run, fast, tmp_path, capsys, monkeypat
         ("onnx", small("int8"), WORKLOAD, "cpu", "what can: safetensors, pt2, onnx-int8"),
         ("onnx-int8", small("fp8"), WORKLOAD, "cuda:0", "what can: safetensors"),
         ("pt2", replace(small(), patch_size=1), TOKENS, "cpu", "cannot hold the cache"),
+        (
+            *("huggingface", small(), WORKLOAD, "cpu"),
+            "onnx-int8, python; --exportable huggingface chooses another trial",
+        ),
     ],
 )
 def test_what_a_form_cannot_hold_is_refused(name, architecture, workload, device, words):
@@ -235,8 +255,9 @@ def test_a_refusal_is_one_line_and_nothing_is_written(run, tmp_path, capsys, mon
 
 
 def test_zeros_that_no_kernel_skips_are_held(tmp_path):
-    check_supported(FORMATS.values(), small("bf16", "2:4"), WORKLOAD, "cpu")
-    check_supported(FORMATS.values(), small("fp32", "unstructured-90"), WORKLOAD, "cuda:0")
+    forms = [form for name, form in FORMATS.items() if name != "huggingface"]
+    check_supported(forms, small("bf16", "2:4"), WORKLOAD, "cpu")
+    check_supported(forms, small("fp32", "unstructured-90"), WORKLOAD, "cuda:0")
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):

@@ -9,11 +9,11 @@ from pretrained_fakes import causal, saved
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from nas.exporting import stock, stock_worker
 from nas.exporting.checkpoint import export_checkpoint
+from nas.exporting.formats import stock, stock_worker
 from search_spaces.architecture import Compression
 from search_spaces.pretrained import load_checkpoint
-from search_spaces.pretrained.writing import refusals
+from search_spaces.pretrained.writing.loadable import refusals
 
 pytest.importorskip("transformers")
 
@@ -45,7 +45,7 @@ CASES = {
 @pytest.fixture
 def in_this_process(monkeypatch):
     monkeypatch.setattr(stock, "run", stock_worker.do)
-    monkeypatch.setattr("nas.exporting.stock_quantised.run", stock_worker.do)
+    monkeypatch.setattr("nas.exporting.formats.stock_quantised.run", stock_worker.do)
 
 
 @pytest.mark.usefixtures("in_this_process")

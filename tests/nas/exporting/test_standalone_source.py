@@ -1,6 +1,5 @@
 """The stand-alone module: the same network for every head, by itself, whatever names it has."""
 
-import json
 import subprocess
 import sys
 
@@ -9,10 +8,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nas.core.files import write_json
-from nas.exporting.formats.huggingface import HuggingFaceFormat
 from nas.exporting.formats.python import SOURCE, PythonFormat, imported
 from nas.exporting.formats.standalone_source import write_source
-from nas.tasks.base.artifact_files import LABELS, TOKENIZER
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import (
     Architecture,
@@ -151,23 +148,6 @@ def test_names_of_strangers_are_text_and_never_code():
     found = {}
     exec(compile(source.partition("class LowRank")[0], "m", "exec"), found)
     assert found["TASK"] == NASTY[0] and list(found["LABELS"]) == NASTY
-
-
-def test_a_folder_for_the_hub_has_what_its_texts_need(tmp_path):
-    workload = WORKLOADS[2]
-    architecture = network_of(workload, ("bf16", "bf16"))
-    written(tmp_path, architecture, workload)
-    write_json(tmp_path / LABELS, {"labels": ["bad", "so", "good"], "shift": 1})
-    (tmp_path / TOKENIZER).write_text("{}")
-    HuggingFaceFormat().write(tmp_path)
-    folder = tmp_path / "huggingface"
-    config = json.loads((folder / "config.json").read_text())
-    assert config["id2label"] == {"0": "bad", "1": "so", "2": "good"}
-    assert config["torch_dtype"] == "bfloat16" and config["num_hidden_layers"] == 2
-    assert Architecture.from_dict(config["joulenas"]["architecture"]) == architecture
-    assert Workload.from_dict(config["joulenas"]["workload"]) == workload
-    assert (folder / TOKENIZER).is_file() and (folder / LABELS).is_file()
-    assert "'good'," in (folder / SOURCE).read_text()
 
 
 def test_a_module_that_imports_more_is_not_run(tmp_path):

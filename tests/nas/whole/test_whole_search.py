@@ -109,8 +109,8 @@ def times(factor):
 def test_an_export_that_differs_fails_and_leaves_nothing(run, tmp_path, monkeypatch, what):
 
     from nas.exporting import verify
-    from nas.exporting.artifact import ExportError
     from nas.exporting.export import export
+    from nas.exporting.formats.base import ExportError
 
     broken = replace(run, folder=tmp_path / "run")
     shutil.copytree(run.folder, broken.folder)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from search_spaces.architecture import Compression
 from search_spaces.compression.inherit import inherit
 from search_spaces.pretrained import load_checkpoint
-from search_spaces.pretrained.writing import write_checkpoint
+from search_spaces.pretrained.writing.folder import write_checkpoint
 from search_spaces.pretrained.writing.gguf import check_gguf, rounded, write_gguf
 
 QWEN2 = CONFIG | {"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]}

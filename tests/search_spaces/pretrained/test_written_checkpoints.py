@@ -10,14 +10,14 @@ from encoder_fakes import IMAGES, TEXTS, encoder
 from pretrained_fakes import CAUSAL, causal, saved
 from safetensors.torch import load_file
 
-from nas.exporting import stock, stock_worker
+from nas.exporting.formats import stock, stock_worker
 from search_spaces.architecture import Architecture, LayerSpec
 from search_spaces.compression.inherit import inherit
 from search_spaces.pretrained import load_checkpoint
 from search_spaces.pretrained.files.config import Config
-from search_spaces.pretrained.writing import refusals, write_checkpoint
 from search_spaces.pretrained.writing.configuration import changed_values
-from search_spaces.pretrained.writing.loadable import family_named
+from search_spaces.pretrained.writing.folder import write_checkpoint
+from search_spaces.pretrained.writing.loadable import family_named, refusals
 
 pytest.importorskip("transformers")
 

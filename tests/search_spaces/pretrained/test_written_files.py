@@ -13,7 +13,8 @@ from search_spaces.architecture import Compression
 from search_spaces.compression.inherit import inherit
 from search_spaces.pretrained import load_checkpoint
 from search_spaces.pretrained.files.folder import COMPANIONS
-from search_spaces.pretrained.writing import check_loadable, refusals, write_checkpoint
+from search_spaces.pretrained.writing.folder import write_checkpoint
+from search_spaces.pretrained.writing.loadable import check_loadable, refusals
 
 
 def written(checkpoint, network, folder, architecture=None, **how):

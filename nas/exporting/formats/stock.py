@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 
-from nas.exporting import stock_worker
-from nas.exporting.artifact import ExportError
+from nas.exporting.formats import stock_worker
+from nas.exporting.formats.base import ExportError
 from nas.exporting.fresh_process import findings_of
 from search_spaces.models.transformer import Transformer
+from search_spaces.pretrained.load import load_checkpoint
+from search_spaces.pretrained.writing.loadable import stored_precision
 from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from search_spaces.architecture import BlockStyle
+    from search_spaces.architecture import Architecture, BlockStyle
+    from search_spaces.pretrained import Checkpoint
 
 # Largest difference of an output, relative to the largest output: sums are in another order.
 _TOLERANCE = 1e-4
@@ -31,7 +34,7 @@ _TOLERANCE = 1e-4
 _QUANTISED_TOLERANCE = 0.1
 _TIMEOUT_S = 1800.0
 _LENGTHS, _MOST_TOKENS, _BATCH = (1, 7), 128, 2
-_CLASSES = {
+CLASSES = {
     "image_classification": "AutoModelForImageClassification",
     "image_embedding": "AutoModel",
     "language_modelling": "AutoModelForCausalLM",
@@ -116,7 +119,7 @@ def prove(
     Raises:
         ExportError: the folder cannot be loaded, or outputs differ.
     """
-    auto_class = auto_class_of(workload) if by_stock else None
+    auto_class = CLASSES[workload.kind] if by_stock else None
     with tempfile.TemporaryDirectory(prefix="nas-proof-") as scratch:
         path, n_batches = Path(scratch) / "batches.safetensors", 0
         tensors: dict[str, Tensor] = {}
@@ -169,9 +172,38 @@ def prove(
     )
 
 
-def auto_class_of(workload: Workload) -> str:
-    """Return the class of ``transformers`` that loads the workload's networks."""
-    return _CLASSES[workload.kind]
+def prove_written(folder: Path, network: nn.Module, architecture: Architecture) -> Proof:
+    """Read a stock folder again, by our reader and by ``transformers``.
+
+    Raises:
+        ExportError: the folder cannot be read, or parameters or outputs differ from ``network``'s.
+    """
+    read, written = read_again(folder, network, architecture)
+    return prove(folder, written.workload, written.architecture.style, read, by_stock=True)
+
+
+def read_again(
+    folder: Path, network: nn.Module, architecture: Architecture
+) -> tuple[Transformer, Checkpoint]:
+    """Read a stock folder by our reader; return its network, and what it describes.
+
+    Raises:
+        ExportError: the folder cannot be read, or parameters differ from ``network``'s.
+    """
+    try:
+        written = load_checkpoint(folder)
+        read = written.build()
+    except ValueError as error:
+        raise ExportError(f"the folder cannot be read again: {error}") from None
+    is_bf16 = stored_precision(architecture) == "bf16"
+    values = dict(read.named_parameters())
+    for name, parameter in network.named_parameters():
+        expected = parameter.detach()
+        if is_bf16:
+            expected = expected.bfloat16().float()
+        if name not in values or not torch.equal(values[name], expected):
+            raise ExportError(f"{name} differs in the folder when it is read again")
+    return read, written
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:

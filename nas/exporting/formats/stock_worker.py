@@ -57,12 +57,13 @@ def quantise(job: Mapping[str, Any]) -> dict[str, Any]:
     """
     import transformers
 
-    network, _ = _loaded(job)
+    network, _ = load_stock(job)
     names = _parameters(network, job)
     linears = (name for name, module in network.named_modules() if _is_linear(module))
     plain = sorted(name for name in linears if f"{name}.weight" not in names.values())
     how = {**job["by"], "modules_to_not_convert": plain}
-    network, _ = _loaded(job, quantization_config=transformers.TorchAoConfig.from_dict(how))
+    config = transformers.TorchAoConfig.from_dict(how)  # type: ignore[no-untyped-call]
+    network, _ = load_stock(job, quantization_config=config)
     network.save_pretrained(job["to"])
     return {"names": names}
 
@@ -109,7 +110,7 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
     import torch
     from safetensors.torch import load_file
 
-    load = _by_its_module if job["class"] is None else _by_transformers
+    load = _by_its_module if job["class"] is None else load_stock
     network, facts = load(job)
     for name, weight in load_file(str(job["weights"])).items() if job["weights"] else ():
         _check_weight(network, name, weight)
@@ -119,7 +120,7 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
         for index in range(int(job["n_batches"])):
             keep = batches.get(f"keep.{index}")
             expected = batches[f"outputs.{index}"]
-            outputs = _outputs(network, batches[f"inputs.{index}"], keep, job)
+            outputs = outputs_of(network, batches[f"inputs.{index}"], keep, job)
             if outputs.shape != expected.shape:
                 raise ValueError(
                     f"outputs must have the shape {tuple(expected.shape)}, got "
@@ -146,32 +147,28 @@ def _check_weight(network: Any, name: str, expected: Tensor) -> None:
         raise ValueError(f"{name} must be quantised as JouleNAS quantises it, and differs")
 
 
-def _by_transformers(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
-    import transformers
+def load_stock(job: Mapping[str, Any], **how: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the network of the job's folder in evaluation mode, and facts about its class.
 
-    network, report = _loaded(job)
-    return network.eval(), {
-        "class": type(network).__name__,
-        "version": f"transformers {transformers.__version__}",
-        "missing": sorted(report["missing_keys"]),
-    }
-
-
-def _loaded(job: Mapping[str, Any], **how: Any) -> tuple[Any, dict[str, Any]]:
-    import torch
+    The job's ``dtype`` is the type of its weights, ``auto`` for that of the configuration.
+    """
     import transformers
 
     auto = getattr(transformers, str(job["class"]))
     network, report = auto.from_pretrained(
         job["folder"],
         gguf_file=job.get("gguf_file"),
-        dtype=getattr(torch, str(job["dtype"])),
+        dtype=job["dtype"],
         local_files_only=True,
         trust_remote_code=False,
         output_loading_info=True,
         **how,
     )
-    return network, report
+    return network.eval(), {
+        "class": type(network).__name__,
+        "version": f"transformers {transformers.__version__}",
+        "missing": sorted(report["missing_keys"]),
+    }
 
 
 def _by_its_module(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -183,10 +180,10 @@ def _by_its_module(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str
     return module.load(), facts
 
 
-def _outputs(
+def outputs_of(
     network: Callable[..., Any], inputs: Tensor, keep: Tensor | None, job: Mapping[str, Any]
 ) -> Tensor:
-    """The network's outputs in the form of the job's."""
+    """Return the network's outputs in the form of the job's; ``keep`` marks what no padding is."""
     import torch
 
     if job["class"] is None:

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nas.core.files import read_json, write_json
-from nas.exporting.stock import auto_class_of, run
-from search_spaces.architecture import Architecture, Precision
+from nas.exporting.formats.stock import CLASSES, Proof, prove, read_again, run
+from search_spaces.architecture import Architecture
+from search_spaces.compression.apply import compress
 from search_spaces.compression.quantize import (
     dequantised_weight,
     is_quantized,
@@ -23,7 +24,11 @@ from search_spaces.models.build import build_network
 from search_spaces.pretrained import Checkpoint
 from search_spaces.pretrained.files.folder import CONFIG, WEIGHTS
 from search_spaces.pretrained.files.header import read_header
-from search_spaces.pretrained.writing.loadable import QUANTISED_PRECISIONS
+from search_spaces.pretrained.writing.loadable import (
+    QUANTISED_PRECISIONS,
+    quantised_precision,
+    stored_precision,
+)
 from search_spaces.pretrained.writing.tensors import stored_tensors
 
 if TYPE_CHECKING:
@@ -33,33 +38,51 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _KEY = "quantization_config"
 
 
-def quantise_folder(
-    folder: Path, checkpoint: Checkpoint, architecture: Architecture, precision: Precision
-) -> Mapping[str, str]:
-    """Quantise the blocks of ``precision`` in ``folder``, in place.
+def quantise_and_prove(
+    folder: Path, checkpoint: Checkpoint, network: nn.Module, architecture: Architecture
+) -> Proof:
+    """Quantise a folder's blocks in place, and prove it by ``transformers`` in a fresh process.
 
     ``config.json`` gains a ``quantization_config``, and the header of the weights torchao's types.
+    Each quantised weight must equal that of ``compress`` to the bit.
 
     Args:
-        folder: Dense, as ``write_checkpoint`` wrote it.
-        checkpoint: The parent.
-        architecture: One that ``check_loadable`` allows.
-        precision: One of ``QUANTISED_PRECISIONS``.
-
-    Returns:
-        The class's parameters by the names of the tensors that were quantised.
+        folder: Dense, as ``write_checkpoint`` or ``write_new`` wrote it.
+        checkpoint: The parent, or what describes the network.
+        network: The dense network of ``architecture``.
+        architecture: One with a precision of ``QUANTISED_PRECISIONS``.
 
     Raises:
-        ExportError: ``transformers`` cannot load or quantise it.
+        ExportError: ``transformers`` cannot quantise or load it, or weights or outputs differ.
     """
+    read, written = read_again(folder, network, architecture)
+    compressed = compress(read, architecture)
+    names = _quantise(folder, checkpoint, architecture)
+    exact = _stood_for(checkpoint, compressed, architecture)
+    return prove(
+        folder,
+        written.workload,
+        written.architecture.style,
+        compressed,
+        by_stock=True,
+        weights={names[name]: weight for name, weight in exact.items()},
+    )
+
+
+def _quantise(
+    folder: Path, checkpoint: Checkpoint, architecture: Architecture
+) -> Mapping[str, str]:
+    """Quantise the folder; return the class's parameters by the names of quantised tensors."""
+    precision = quantised_precision(architecture)
+    assert precision is not None
     tensors = read_header(folder / WEIGHTS)
     with tempfile.TemporaryDirectory(prefix="nas-quantised-", dir=folder) as scratch:
         done = run(
             {
                 "folder": str(folder),
                 "to": scratch,
-                "class": auto_class_of(checkpoint.workload),
-                "dtype": _DTYPES[QUANTISED_PRECISIONS[precision]],
+                "class": CLASSES[checkpoint.workload.kind],
+                "dtype": _DTYPES[stored_precision(architecture)],
                 "quantised": sorted(_quantised(checkpoint, architecture, tensors)),
                 "by": {"quant_type": {"default": torchao_description(precision)}},
             }
@@ -74,18 +97,12 @@ def quantise_folder(
     return names
 
 
-def quantised_weights(
+def _stood_for(
     checkpoint: Checkpoint, network: Transformer, architecture: Architecture
 ) -> dict[str, Tensor]:
-    """Return what the quantised weights of ``network`` stand for, by their names in a folder.
-
-    Args:
-        checkpoint: The parent.
-        network: Of ``compress``.
-        architecture: The network's.
-    """
+    """What the quantised weights of ``network`` stand for, by their names in a folder."""
     plain = build_network(architecture, checkpoint.workload)
-    values = dict(network.named_parameters())
+    values: dict[str, Tensor] = dict(network.named_parameters())
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear) and is_quantized(module):
             values[f"{name}.weight"] = dequantised_weight(module)

@@ -1,0 +1,88 @@
+"""Write a network without a parent as a folder that a stock class loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from search_spaces.architecture import Architecture
+from search_spaces.pretrained.checkpoint import Checkpoint
+from search_spaces.pretrained.files.folder import CONFIG
+from search_spaces.pretrained.files.header import Entry
+from search_spaces.pretrained.matching import Match, sources_of
+from search_spaces.pretrained.writing.folder import cast, write_files
+from search_spaces.pretrained.writing.stock import stock_class, stock_refusals
+from search_spaces.pretrained.writing.tensors import stored_tensors
+from search_spaces.workload import Workload
+
+
+def write_new(
+    network: nn.Module,
+    architecture: Architecture,
+    workload: Workload,
+    to: Path,
+    *,
+    labels: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+) -> tuple[str, ...]:
+    """Write ``network`` to the existing folder ``to``; return the files' names.
+
+    Weights are fp32, or bf16 where ``stored_precision`` is, and those of quantised blocks are
+    written before they are quantised.
+
+    Args:
+        network: The dense network of ``architecture``.
+        architecture: One that ``stock_refusals`` allows.
+        workload: The network's.
+        to: An existing folder.
+        labels: Names of classes, by default their numbers.
+        metadata: Further texts for the header of the weights.
+
+    Raises:
+        ValueError: no stock class can hold the architecture; nothing was written.
+        OSError: the folder cannot be written.
+    """
+    reasons = stock_refusals(architecture, workload)
+    if reasons:
+        raise ValueError(reasons[0])
+    tensors = stored_tensors(described_by(network, architecture, workload), network)
+    stock = stock_class(architecture.style, workload)
+    assert stock is not None
+    values = stock.config(architecture, workload, labels)
+    return write_files(to, values, cast(tensors, getattr(torch, values["dtype"])), metadata)
+
+
+def described_by(network: nn.Module, architecture: Architecture, workload: Workload) -> Checkpoint:
+    """Describe ``network`` as a checkpoint of its stock class, whose tensors have shapes alone.
+
+    Args:
+        network: The dense network of ``architecture``.
+        architecture: One that ``stock_refusals`` allows.
+        workload: The network's.
+    """
+    stock = stock_class(architecture.style, workload)
+    assert stock is not None
+    family, values = stock.family, stock.config(architecture, workload)
+    blueprint = stock.read(values)
+    names = {**family.names, **stock.head.names, **blueprint.names}
+    flat = {} if family.flat_shapes is None else family.flat_shapes(architecture, workload)
+    sources, shapes, entries = {}, {}, {}
+    for parameter, value in network.named_parameters():
+        sources[parameter] = sources_of(parameter, names)
+        shapes[parameter] = tuple(value.shape)
+        for piece in sources[parameter]:
+            stored = piece.source.shape_of(piece.shape_in(shapes[parameter]))
+            name = piece.source.name
+            entries[name] = Entry(Path(CONFIG), name, "F32", flat.get(name, stored), 0)
+    return Checkpoint(
+        folder=Path(),
+        family=family.name,
+        model_type=values["model_type"],
+        architecture=architecture,
+        workload=workload,
+        limit=blueprint.limit,
+        match=Match(sources, shapes, (), entries),
+    )
