@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nas.core.interpreter import module_command
 from nas.exporting.artifact_format import ARTIFACT_FORMAT
 from nas.exporting.formats.base import ExportError, StoredNetwork
-from nas.exporting.fresh_process import findings_of
+from nas.exporting.formats.fresh_process import findings_of
 from nas.training.weights import WEIGHTS, read_description
 from predictors.measurement.protocol import Protocol, get_protocol
 from predictors.meters.base import EnergyReading

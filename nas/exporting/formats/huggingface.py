@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nas.core.files import read_json, write_json
 from nas.exporting.formats.base import ExportFormat, Loaded, Refusal
 from nas.exporting.formats.python import read_labels
-from nas.exporting.formats.stock import CLASSES, prove_written
+from nas.exporting.formats.stock import CLASSES, QUANTISED_TOLERANCE, prove_written
 from nas.exporting.formats.stock_quantised import quantise_and_prove
 from nas.exporting.formats.stock_worker import load_stock, outputs_of
 from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER, VOCABULARY
@@ -61,6 +61,12 @@ class HuggingFaceFormat(ExportFormat):
             return None
         field = _GENE.match(reasons[0])
         return Refusal(f"this: {reasons[0]}", field and (field[1] or field[2]))
+
+    def output_tolerance(self, architecture: Architecture, largest: float) -> float | None:
+        """See ``StoredNetwork.output_tolerance``."""
+        if quantised_precision(architecture) is not None:
+            return QUANTISED_TOLERANCE * largest
+        return super().output_tolerance(architecture, largest)
 
     def write(self, folder: Path) -> Mapping[str, Any]:
         """See ``ExportFormat.write``."""

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from nas.exporting.formats import stock_worker
 from nas.exporting.formats.base import ExportError
-from nas.exporting.fresh_process import findings_of
+from nas.exporting.formats.fresh_process import findings_of
 from search_spaces.models.transformer import Transformer
 from search_spaces.pretrained.load import load_checkpoint
 from search_spaces.pretrained.writing.loadable import stored_precision
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-4
 # Thereby products in bf16 are rounded elsewhere, and activations in int8 may be a step off. What
 # is exact are the weights, which are compared to the bit.
-_QUANTISED_TOLERANCE = 0.1
+QUANTISED_TOLERANCE = 0.1
 _TIMEOUT_S = 1800.0
 _LENGTHS, _MOST_TOKENS, _BATCH = (1, 7), 128, 2
 CLASSES = {
@@ -154,7 +154,7 @@ def prove(
             }
         )
     difference, allowed = findings["output_difference"], findings["largest_output"]
-    allowed *= _TOLERANCE if weights is None else _QUANTISED_TOLERANCE
+    allowed *= _TOLERANCE if weights is None else QUANTISED_TOLERANCE
     # ``not <=`` rather than ``>``, since NaN must fail.
     if not difference <= allowed:
         raise ExportError(

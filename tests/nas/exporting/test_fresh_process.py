@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from nas.exporting.artifact import ExportError
-from nas.exporting.fresh_process import findings_of
+from nas.exporting.formats.base import ExportError
+from nas.exporting.formats.fresh_process import findings_of
 
 DOUBLE = """
 import json, os, sys

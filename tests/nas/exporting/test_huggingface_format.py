@@ -33,6 +33,7 @@ from search_spaces.architecture import (
     STYLES,
     Architecture,
     AttentionSpec,
+    Compression,
     FfnSpec,
     LayerSpec,
 )
@@ -60,9 +61,9 @@ def own_tokenizer(path):
     made.save(str(path))
 
 
-def artifact_of(task, style, folder):
+def artifact_of(task, style, folder, layer=LAYER):
     """A network of random weights, and what an export writes of it first."""
-    workload, of = task.workload(4), Architecture(32, (LAYER, LAYER), style=STYLES[style])
+    workload, of = task.workload(4), Architecture(32, (layer, layer), style=STYLES[style])
     folder.mkdir()
     made = network(of, workload)
     save_weights(made, folder / WEIGHTS)
@@ -111,6 +112,23 @@ def test_texts_give_the_networks_outputs_by_transformers_alone(tokenizer, tmp_pa
     assert len({len(text.split()) for text in texts}) > 3
     assert (found - expected).abs().max() < 1e-5
     assert model.config.id2label == {0: "neg", 1: "pos"}
+
+
+def test_quantised_blocks_of_a_trial_are_read_by_transformers_alone(tmp_path):
+    (tmp_path / "tale.txt").write_text(tale(400))
+    config = {"kind": "language_modelling", "data": "tale.txt", "context_length": 16}
+    task = get_task(write_task(tmp_path / "t.yaml", **config))
+    layer = replace(LAYER, ffn=FfnSpec(48, None, Compression("int8")))
+    made, folder = artifact_of(task, "llama", tmp_path / "model", layer)
+    proof = FORM.write(folder)["proof"]
+    assert proof["stock_class"] == "LlamaForCausalLM" and proof["n_exact"] == 6
+    inputs = torch.from_numpy(task.split("test").inputs[:4])
+    with torch.no_grad():
+        expected = made(inputs)
+    found = FORM.load(folder, device="cpu", threads=1).call(inputs)
+    of = Architecture(32, (layer, layer), style=STYLES["llama"])
+    allowed = FORM.output_tolerance(of, float(expected.abs().max()))
+    assert 0 < (found - expected).abs().max() < allowed
 
 
 @pytest.mark.parametrize("style", ["gpt2", "llama"])

@@ -141,13 +141,13 @@ LAYER = LayerSpec(AttentionSpec(4, 2, 8), FfnSpec(40))
         ("llama", replace(LAYER, ffn=FfnSpec(40, 4)), "layers.1.ffn.rank is 4"),
         (
             "qwen3",
-            replace(LAYER, ffn=FfnSpec(40, None, Compression("int8"))),
-            "layers.1.ffn.precision is int8",
+            replace(LAYER, ffn=FfnSpec(40, None, Compression("int4wo"))),
+            "layers.1.ffn.precision is int4wo",
         ),
         (
             "qwen3",
             replace(LAYER, ffn=FfnSpec(40, None, Compression("bf16"))),
-            "layers.1.ffn.precision is bf16, that of layers.0.attention is fp32",
+            "layers.1.ffn.precision is bf16, and stock classes compute in one type, here fp32",
         ),
         (
             "llama",
