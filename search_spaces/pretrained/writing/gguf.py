@@ -56,11 +56,24 @@ def check_gguf(checkpoint: Checkpoint, architecture: Architecture, kind: str) ->
         architecture: The network's.
         kind: Type of the weights, such as ``Q8_0``.
     """
-    reasons = list(_gguf_refusals(checkpoint, architecture, kind))
+    reasons = gguf_refusals(checkpoint, architecture, kind)
     if reasons:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         raise ValueError(f"{reasons[0]}{more}")
     tokenizer_of(checkpoint)
+
+
+def gguf_refusals(
+    checkpoint: Checkpoint, architecture: Architecture, kind: str
+) -> tuple[str, ...]:
+    """Return the reasons why GGUF cannot hold ``architecture``, empty where it can.
+
+    Args:
+        checkpoint: The parent, or what describes the network.
+        architecture: The network's.
+        kind: Type of the weights, such as ``Q8_0``.
+    """
+    return tuple(_gguf_refusals(checkpoint, architecture, kind))
 
 
 def _gguf_refusals(checkpoint: Checkpoint, architecture: Architecture, kind: str) -> Iterator[str]:
