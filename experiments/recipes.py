@@ -11,6 +11,7 @@ from nas.records.config import GateConfig, SearchConfig
 from nas.searching.task_kinds import for_kinds
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import (
+    STYLES,
     Architecture,
     AttentionSpec,
     DecoderLayerSpec,
@@ -253,10 +254,11 @@ def language_modelling(device: str) -> SearchConfig:
 
     Reads ``language_modelling.yaml`` where no task is named. Its ``phase`` says which joules are
     searched by: those of a generated token, for which all weights are read anew, or those of a
-    token of a prompt, which are read together. The baseline is a scaled-down decoder of the usual
-    proportions (Radford et al. 2019): full heads of 16, four times as wide inside, fp32.
+    token of a prompt, which are read together. Blocks are Llama's, which had fewer bits at equal
+    joules (``experiments/LOG.md``). The baseline is a scaled-down decoder of about their
+    proportions (Touvron et al. 2023): full heads of 16, three times as wide inside, fp32.
     """
-    layer = LayerSpec(AttentionSpec(n_heads=4, n_kv_heads=4, d_head=16), FfnSpec(d_ff=256))
+    layer = LayerSpec(AttentionSpec(n_heads=4, n_kv_heads=4, d_head=16), FfnSpec(d_ff=192))
     return SearchConfig(
         task="language_modelling.yaml",
         space=SearchSpace.from_dict(
@@ -266,9 +268,10 @@ def language_modelling(device: str) -> SearchConfig:
                 "depth": [1, 2, 3, 4],
                 "n_heads": [1, 2, 4],
                 "n_kv_heads": [1, 2, 4],
-                "ffn_ratio": [0.5, 1, 2, 4],
+                "ffn_ratio": [0.5, 1, 2, 3],
                 "attention_precision": ["fp32", "bf16", "int8"],
                 "ffn_precision": ["fp32", "bf16", "int8"],
+                "blocks": ["llama"],
             }
         ),
         trials=24,
@@ -282,5 +285,5 @@ def language_modelling(device: str) -> SearchConfig:
             label_smoothing=0.0,
         ),
         gate=GateConfig(startup_trials=8),
-        baselines=(Architecture(64, (layer,) * 3),),
+        baselines=(Architecture(64, (layer,) * 3, style=STYLES["llama"]),),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ _FONT: Any = {
     "svg.fonttype": "none",
     "pdf.fonttype": 42,
 }
+# Characters of a title that fit into the figure's width.
+_TITLE = 48
 _MARKERS = {"circle": ("o", 3.2), "square": ("s", 4.0), "diamond": ("D", 3.5), "ring": ("D", 7.0)}
 _HEADS: dict[Side, str] = {"left": "<", "right": ">", "bottom": "v", "top": "^"}
 
@@ -73,7 +76,7 @@ def save(charts: Sequence[Chart], path: Path) -> None:
 def _draw(chart: Chart, axes: Any) -> None:
     axes.set_xlim(chart.x.low, chart.x.high)
     axes.set_ylim(chart.y.low, chart.y.high)
-    axes.set_title(chart.title)
+    axes.set_title("\n".join(textwrap.fill(line, _TITLE) for line in chart.title.splitlines()))
     axes.spines[["top", "right"]].set_visible(False)
     for layer, series in enumerate(chart.series, 2):
         if series.shape == "box":

@@ -8,6 +8,7 @@ from experiments.benchmarks.runtime import kept_arrays
 from experiments.results.record import kept
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").is_file(), reason="memory is told by Linux alone"
 )

@@ -31,6 +31,7 @@ def spread(lab, records):
     return max(abs(ratio / median(ratios) - 1) for ratio in ratios)
 
 
+@pytest.mark.thorough
 def test_drift_of_twenty_per_cent_is_corrected_to_one(tmp_path):
     plan = make_plan()
     lab = FakeLab(PROTOCOL, drift=lambda s: 1 + 0.2 * s / 630)

@@ -22,6 +22,7 @@ from search_spaces.compression.apply import compress, prepare_for_inference, run
 from search_spaces.models.build import build
 
 
+@pytest.mark.thorough
 @needs_compiler
 def test_compiled_int8_computes_what_eager_int8_computes():
     architecture = make("int8", "int8", d_model=16)
@@ -109,6 +110,7 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
 
 
+@pytest.mark.thorough
 def test_what_a_graph_reads_lives_as_long_as_the_graph(graphs):
     model = nn.Linear(2, 2)
     weight = weakref.ref(model.weight)

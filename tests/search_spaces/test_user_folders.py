@@ -153,6 +153,7 @@ def test_a_lock_that_is_a_link_is_not_opened(environment, tmp_path):
     assert mode(own) == 0o700 and len(list(own.glob("cpu.[td]*"))) == 2
 
 
+@pytest.mark.thorough
 def test_compiled_code_is_not_kept_where_others_could_have_put_it(tmp_path):
     code = """
 import torch
