@@ -109,12 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--beside", type=Path, required=True, help="a checkout to compare with")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0, help="to add seeds to an earlier run")
     parser.add_argument("--trials", type=int, help="as of nas search (default: the recipe's)")
     parser.add_argument("--epochs", type=int, help="as of nas search (default: the recipe's)")
     parser.add_argument("--runs", type=Path, help="keep the run directories in this folder")
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
-    sheet = Sheet(parser, arguments, "quickstart-time")
+    first: int = arguments.first_seed
+    sheet = Sheet(parser, arguments, f"quickstart-time-from-{first}" if first else "quickstart-time")
     if arguments.seeds < 1 or not (arguments.beside / "nas").is_dir():
         print(
             f"quickstart_time: seeds must be >= 1 and beside a checkout, got {arguments.seeds} "
@@ -130,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     order, rows = random.Random(0), []
     with tempfile.TemporaryDirectory() as caches:
-        for seed in range(arguments.seeds):
+        for seed in range(first, first + arguments.seeds):
             found: dict[Path, Search] = {}
             checkouts = (ROOT, arguments.beside.resolve())
             for checkout in order.sample(checkouts, 2):
