@@ -116,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
     first: int = arguments.first_seed
-    sheet = Sheet(parser, arguments, f"quickstart-time-from-{first}" if first else "quickstart-time")
+    theme = f"quickstart-time-from-{first}" if first else "quickstart-time"
+    sheet = Sheet(parser, arguments, theme)
     if arguments.seeds < 1 or not (arguments.beside / "nas").is_dir():
         print(
             f"quickstart_time: seeds must be >= 1 and beside a checkout, got {arguments.seeds} "
