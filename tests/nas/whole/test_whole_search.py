@@ -128,7 +128,7 @@ def test_an_export_that_differs_fails_and_leaves_nothing(run, tmp_path, monkeypa
 
         monkeypatch.setattr(verify, "reload_formats", corrupt)
         # By the trial's own outputs, or before by those of the compressed file beside it.
-        words = "outputs of (format|model)"
+        words = "outputs of (format|compressed.safetensors)"
     else:
         words = "measured again, .* allowed within 30%"
         monkeypatch.setattr("predictors.measurement.runner.measure_fresh", times(1.31))
