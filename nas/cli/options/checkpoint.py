@@ -80,4 +80,6 @@ def refuse_without_from(arguments: argparse.Namespace, *names: str) -> None:
     """Raise ``ValueError`` if one of the options ``names`` is set without ``--from``."""
     for name in names:
         if arguments.checkpoint is None and getattr(arguments, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} goes with --from DIR: leave it out")
+            raise ValueError(
+                f"--{name.replace('_', '-')} requires --from DIR: add it, or leave it out"
+            )

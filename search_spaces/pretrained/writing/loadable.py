@@ -32,7 +32,7 @@ QUANTISED_PRECISIONS: dict[Precision, Precision] = {"int8": "fp32", "int8wo": "b
 WRITTEN_PRECISIONS = (*STORED_PRECISIONS, *QUANTISED_PRECISIONS)
 _NOT_WRITTEN = {
     "int4wo": "torchao's 4-bit weights for CPUs cannot be stored in safetensors",
-    "fp8": "it needs a GPU to be proved",
+    "fp8": "it needs a GPU to be verified",
 }
 
 
