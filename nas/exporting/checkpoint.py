@@ -142,7 +142,7 @@ def _check_stock(checkpoint: Checkpoint, architecture: Architecture) -> None:
 def _write_stock(
     folder: Path, checkpoint: Checkpoint, architecture: Architecture, network: Transformer
 ) -> tuple[tuple[str, ...], LoadVerification]:
-    """Write and verify the checkpoint's own format; return the names of files, too."""
+    """Write the checkpoint's own format; return names of files, and the verification."""
     changed = _changes(checkpoint.architecture, architecture)
     metadata = {"parent": parent_name(checkpoint), "changed": "; ".join(changed) or "nothing"}
     if checkpoint.license is not None:

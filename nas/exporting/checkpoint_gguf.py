@@ -58,7 +58,7 @@ def write_gguf_form(
     kind: str,
     about: About,
 ) -> tuple[tuple[str, ...], LoadVerification]:
-    """Write and verify the file, with the parent's licence beside it; return their names, too.
+    """Write the file and the parent's licence; return their names, and the file's verification.
 
     Args:
         folder: Existing and empty.

@@ -64,7 +64,9 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_pruned_checkpoint_is_verified_by_transformers_in_a_fresh_process(parent, tmp_path, capsys):
+def test_a_pruned_checkpoint_is_verified_by_transformers_in_a_fresh_process(
+    parent, tmp_path, capsys
+):
     pytest.importorskip("transformers")
     file = architecture(parent, tmp_path / "cut.json", layers=[(2, 1, 8)], style=False)
     to = tmp_path / "to"
@@ -281,14 +283,14 @@ def test_the_page_shows_what_runs_and_is_printed(tmp_path, capsys, monkeypatch):
     assert titles[0] == titles[1]
     assert printed[2] == shown.splitlines()[2]
     assert "depth 6 to 4 (layers 0, 2, 3, 5); d_ff 1536 to 768" in printed[2]
-    data = json.loads((tmp_path / "cut.json").read_text())
+    data = json.loads((tmp_path / "pruned.json").read_text())
     data["layers"][1]["ffn"]["d_ff"] = 384
     (tmp_path / "uneven.json").write_text(json.dumps(data))
     line = refused(capsys, *words("all-minilm-l6-v2", "uneven.json", "never"))
     assert line in page.read_text().splitlines()
 
 
-def test_a_network_in_bf16_is_stored_and_proved_so(parent, tmp_path, capsys, monkeypatch):
+def test_a_network_in_bf16_is_stored_and_verified_so(parent, tmp_path, capsys, monkeypatch):
     pytest.importorskip("transformers")
     in_this_process(monkeypatch)
     file = architecture(parent, tmp_path / "cut.json", precision="bf16")

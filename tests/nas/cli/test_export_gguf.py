@@ -250,7 +250,7 @@ def test_the_page_shows_what_runs_and_is_printed(tmp_path, capsys, monkeypatch):
     (tmp_path / "smollm2-135m-instruct").mkdir()
     config = WITH_TOKENS | {"num_hidden_layers": 30, "tie_word_embeddings": True}
     small_gguf(tmp_path / "smollm2-135m-instruct" / "m.gguf", config, "Q4_1", **TOKENS)
-    cut(tmp_path / "smollm2-135m-instruct", tmp_path / "cut.json", 20)
+    cut(tmp_path / "smollm2-135m-instruct", tmp_path / "pruned.json", 20)
     monkeypatch.setattr(stock, "run", stock_worker.do)
     capsys.readouterr()
     assert main(shlex.split(line)[1:]) == 0
