@@ -17,7 +17,7 @@ def add_from(parser: argparse.ArgumentParser, help_text: str) -> None:
 
 
 def add_size_and_precision(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add options that go with ``--from``; ``default`` says which precisions."""
+    """Add options that require ``--from``; ``default`` describes the default precisions."""
     parser.add_argument(
         "--sequence-length",
         type=int,

@@ -32,7 +32,7 @@ _FLOAT32, _BOOL, _TEXT, _ARRAY = 6, 7, 8, 9
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor: its type, its shape as of torch, and its first byte in the file."""
+    """One tensor: its type, its shape in torch's order, and its first byte in the file."""
 
     name: str
     kind: TensorType

@@ -73,7 +73,7 @@ def names(folder):
 
 
 @pytest.mark.parametrize("kind", ["F32", "Q8_0"])
-def test_a_pruned_checkpoint_is_proved_by_transformers_in_a_fresh_process(
+def test_a_pruned_checkpoint_is_verified_by_transformers_in_a_fresh_process(
     kind, parent, tmp_path, capsys
 ):
     pytest.importorskip("transformers")
@@ -194,7 +194,7 @@ def test_what_gguf_cannot_hold_is_refused_before_anything_is_written(parent, tmp
     )
     file = cut(parent, tmp_path / "cut.json", 1, d_ff=40)
     line = refused(capsys, *words(parent, file, tmp_path / "to", "--gguf-type", "Q8_0"))
-    assert "layers[0].ffn.d_ff is 40, and Q8_0 has rows of a multiple of 32 values" in line
+    assert "layers[0].ffn.d_ff is 40, and must be a multiple of 32 with Q8_0" in line
     assert names(tmp_path) == ["cut.json", "parent.gguf"]
 
 

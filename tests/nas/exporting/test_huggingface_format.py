@@ -250,7 +250,7 @@ def test_a_front_marks_who_is_loadable(run, capsys):
     assert code == 0 and len({member["loadable"] for member in members}) == 2
     _, out, _ = said(capsys, "front", run.folder)
     assert "loadable" in out.splitlines()[0]
-    assert "loadable: a stock class of transformers computes it" in out
+    assert "loadable: a stock class of transformers supports it" in out
     _, out, _ = said(capsys, "front", run.folder, "--exportable", "huggingface")
     assert "loadable" not in out.splitlines()[0]
     _, out, _ = said(capsys, "front", run.folder, "--exportable", "huggingface", "--json")
