@@ -37,9 +37,9 @@ def render_card(card: Mapping[str, Any]) -> str:
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
         "---",
         "",
-        f"# {plain(parent['name'])}, pruned",
+        f"# {plain(parent['name'])}, exported by JouleNAS",
         "",
-        f"{plain(parent['name'])}, pruned by JouleNAS. {licence}.",
+        f"The parent is {plain(parent['name'])}. {licence}.",
         "",
         f"- Parent: {plain(parent['architecture'])}, {parent['params']:,} parameters.",
         f"- This network: {plain(card['architecture'])}, {card['params']:,} parameters, {size}.",
@@ -48,7 +48,7 @@ def render_card(card: Mapping[str, Any]) -> str:
         "",
         *changes,
         "",
-        "Layers are evenly spaced over the parent's. Heads and feed-forward channels are those of "
+        "Layers are evenly spaced over the parent's. Heads and feed-forward channels are those of the "
         "largest weight norms in their layer. **Nothing was trained after pruning, and no quality "
         "was evaluated**: fine-tune it before use.",
         "",

@@ -73,8 +73,8 @@ def write_gguf_form(
     """
     changes = "; ".join(about.changed) or "nothing changed"
     metadata: dict[str, Any] = {
-        "general.name": f"{about.parent}, pruned" if about.changed else about.parent,
-        "general.description": f"Pruned by JouleNAS: {changes}",
+        "general.name": f"{about.parent}, exported by JouleNAS" if about.changed else about.parent,
+        "general.description": f"Exported by JouleNAS: {changes}",
         "general.base_model.count": 1,
         "general.base_model.0.name": about.parent,
     }

@@ -28,7 +28,7 @@ def add_size_and_precision(parser: argparse.ArgumentParser, default: str) -> Non
         type=image_size,
         metavar="N|HxW",
         help="with --from: height and width of an image in pixels, multiples of the patch size "
-        "(default: those that positions are stored for)",
+        "(default: the checkpoint's own)",
     )
     parser.add_argument(
         "--precision",

@@ -92,9 +92,10 @@ def test_a_pruned_checkpoint_is_verified_by_transformers_in_a_fresh_process(
     assert "- gguf" in readme and "license: apache-2.0" in readme
     fields = gguf.GGUFReader(to / "model.gguf").fields
     found = {key: field.contents() for key, field in fields.items()}
-    assert found["general.name"] == "parent, pruned" and found["general.license"] == "apache-2.0"
+    assert found["general.name"] == "parent, exported by JouleNAS"
+    assert found["general.license"] == "apache-2.0"
     assert found["general.base_model.0.name"] == "parent"
-    assert found["general.description"] == f"Pruned by JouleNAS: {'; '.join(changed)}"
+    assert found["general.description"] == f"Exported by JouleNAS: {'; '.join(changed)}"
     for key, value in TOKENS.items():
         assert found[key] == value, key
 
