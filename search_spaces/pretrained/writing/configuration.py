@@ -26,7 +26,7 @@ def changed_values(
     before, after = parent.layers[0], architecture.layers[0]
     if architecture.depth != parent.depth:
         values[sizes.depth] = architecture.depth
-        _cut_depth(values, sizes, kept_layers(parent, architecture))
+        _prune_depth(values, sizes, kept_layers(parent, architecture))
     _set_heads(values, sizes, before.attention, after.attention)
     d_ff = after.ffn.d_ff
     if d_ff != before.ffn.d_ff:
@@ -63,7 +63,7 @@ def _set_heads(
             values[key] = new
 
 
-def _cut_depth(values: dict[str, Any], sizes: SizeKeys, layers: Sequence[int]) -> None:
+def _prune_depth(values: dict[str, Any], sizes: SizeKeys, layers: Sequence[int]) -> None:
     for key in sizes.by_layer:
         of_layers = values.get(key)
         if isinstance(of_layers, list):

@@ -182,7 +182,9 @@ def test_options_are_checked(more, part, parent, tmp_path, capsys):
     assert "--gguf-type requires --from DIR" in refused(capsys, *run)
 
 
-def test_what_gguf_cannot_hold_is_refused_before_anything_is_written(parent, tmp_path, capsys):
+def test_what_gguf_does_not_support_is_refused_before_anything_is_written(
+    parent, tmp_path, capsys
+):
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     file = cut(parent, tmp_path / "cut.json", 2)

@@ -236,7 +236,7 @@ def test_a_form_that_fails_leaves_nothing(run, fast, tmp_path, capsys, monkeypat
         ),
     ],
 )
-def test_what_a_form_cannot_hold_is_refused(name, architecture, workload, device, words):
+def test_what_a_format_does_not_support_is_refused(name, architecture, workload, device, words):
     with pytest.raises(ValueError) as error:
         check_supported(parse_formats([name]), architecture, workload, device)
     assert words in str(error.value) and "formats that do: safetensors" in str(error.value)

@@ -241,7 +241,7 @@ def said(capsys, *words):
     return code, *capsys.readouterr()
 
 
-def test_a_front_marks_who_is_loadable(run, capsys):
+def test_a_front_marks_loadable_members(run, capsys):
     code, out, _ = said(capsys, "front", run.folder, "--json")
     members = json.loads(out)["members"]
     for member in members:
