@@ -49,8 +49,8 @@ def render_card(card: Mapping[str, Any]) -> str:
         *changes,
         "",
         "Layers are evenly spaced over the parent's. Heads and feed-forward channels are those of "
-        "the largest weight norms in their layer. **Nothing was trained after pruning, and no quality "
-        "was evaluated**: fine-tune it before use.",
+        "the largest weight norms in their layer. **Nothing was trained after pruning, and no "
+        "quality was evaluated**: fine-tune it before use.",
         "",
         "```python",
         *_use(verification, card["weights"] if kind == "gguf" else None),
