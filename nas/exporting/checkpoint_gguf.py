@@ -96,10 +96,10 @@ def _verify_file(path: Path, network: Transformer, kind: str) -> LoadVerificatio
         written = load_checkpoint(path)
         read = written.build()
     except ValueError as error:
-        raise ExportError(f"the file cannot be read again: {error}") from None
+        raise ExportError(f"the file cannot be reloaded: {error}") from None
     values = dict(read.named_parameters())
     for name, parameter in network.named_parameters():
         if name not in values or not torch.equal(values[name], rounded(parameter, kind)):
-            raise ExportError(f"{name} differs in the file when it is read again")
+            raise ExportError(f"{name} differs in the reloaded file")
     style, workload = written.architecture.style, written.workload
     return verify_folder(path.parent, workload, style, read, by_stock=True, gguf_file=path.name)

@@ -180,11 +180,11 @@ def verify_written(
     Raises:
         ExportError: the folder cannot be read, or parameters or outputs differ from ``network``'s.
     """
-    read, written = read_again(folder, network, architecture)
+    read, written = reload(folder, network, architecture)
     return verify_folder(folder, written.workload, written.architecture.style, read, by_stock=True)
 
 
-def read_again(
+def reload(
     folder: Path, network: nn.Module, architecture: Architecture
 ) -> tuple[Transformer, Checkpoint]:
     """Read a stock folder by our reader; return its network and its checkpoint.
@@ -196,7 +196,7 @@ def read_again(
         written = load_checkpoint(folder)
         read = written.build()
     except ValueError as error:
-        raise ExportError(f"the folder cannot be read again: {error}") from None
+        raise ExportError(f"the folder cannot be reloaded: {error}") from None
     is_bf16 = stored_precision(architecture) == "bf16"
     values = dict(read.named_parameters())
     for name, parameter in network.named_parameters():
@@ -204,7 +204,7 @@ def read_again(
         if is_bf16:
             expected = expected.bfloat16().float()
         if name not in values or not torch.equal(values[name], expected):
-            raise ExportError(f"{name} differs in the folder when it is read again")
+            raise ExportError(f"{name} differs in the reloaded folder")
     return read, written
 
 

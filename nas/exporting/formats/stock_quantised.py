@@ -15,7 +15,7 @@ from nas.core.files import read_json, write_json
 from nas.exporting.formats.stock import (
     CLASSES,
     LoadVerification,
-    read_again,
+    reload,
     run,
     verify_folder,
 )
@@ -61,7 +61,7 @@ def quantise_and_verify(
     Raises:
         ExportError: ``transformers`` cannot quantise or load it, or weights or outputs differ.
     """
-    read, written = read_again(folder, network, architecture)
+    read, written = reload(folder, network, architecture)
     compressed = compress(read, architecture)
     names = _quantise(folder, checkpoint, architecture)
     exact = _dequantised(checkpoint, compressed, architecture)

@@ -228,7 +228,7 @@ def test_a_parameter_that_is_read_otherwise_leaves_nothing(
     monkeypatch.setattr(checkpoint_gguf, "rounded", lambda value, kind: value.detach() + 1)
     file = cut(parent, tmp_path / "cut.json")
     line = refused(capsys, *words(parent, file, tmp_path / "to"), code=1)
-    assert "differs in the file when it is read again" in line
+    assert "differs in the reloaded file" in line
     assert names(tmp_path) == ["cut.json", "parent.gguf"] and not verified
 
 
