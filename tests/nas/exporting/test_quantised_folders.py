@@ -89,7 +89,7 @@ def test_a_fresh_process_quantises_and_loads(tmp_path):
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_weights_of_another_network_are_no_proof(tmp_path, monkeypatch):
+def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     checkpoint = load_checkpoint(saved(causal("llama"), tmp_path / "parent"))
     other = saved(causal("llama", intermediate_size=60), tmp_path / "other")
 
