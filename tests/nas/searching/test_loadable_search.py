@@ -27,7 +27,7 @@ VIT = loadable(WORKLOAD, "vit")
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_proposes_what_a_class_can_hold(sampler, tmp_path):
+def test_every_sampler_proposes_what_a_class_supports(sampler, tmp_path):
     session = drive(make_session(tmp_path, space=VIT, sampler=sampler, trials=16, seed=3))
     trials = session.records()
     assert len(trials) >= 16
@@ -139,7 +139,7 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(stock, "run", stock_worker.do)
 
 
-def test_a_search_begins_with_a_proof_by_the_installed_version(
+def test_a_search_begins_with_a_check_of_the_installed_version(
     tmp_path, monkeypatch, in_this_process
 ):
     small = {"d_model": [16], "depth": [1], "patch_size": [4], "n_heads": [1, 2]}
