@@ -1,7 +1,7 @@
-"""Which blocks and which genes each export format supports: the tables of ``docs/export.md``.
+"""Tabulate the blocks and genes that each export format supports, for ``docs/export.md``.
 
-``python -m experiments.forms`` writes them anew, by the formats' own refusals; a test holds them.
-Networks are small and have random weights; a refusal depends on neither.
+``python -m experiments.forms`` rewrites the tables from the formats' own refusals, and a test
+compares them. Networks are small and have random weights; a refusal depends on neither.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ COLUMNS = (ARTIFACT, *FORMATS, GGUF)
 _TEXT = Workload("text", "text_classification", (16,), 3, 4, vocab_size=64)
 _IMAGE = Workload("image", "image_classification", (3, 8, 8), 10, 4)
 _WORDS = Workload("words", "language_modelling", (16,), 64, 4, vocab_size=64)
-# What each named style is used for.
+# Workloads of named styles; others are language models.
 WORKLOADS: Mapping[str, Workload] = {"default": _IMAGE, "vit": _IMAGE, "bert": _TEXT}
-# Heads of these have one size in GGUF.
+# Size of heads, where GGUF supports only one.
 _HEAD_SIZES = {"qwen3": 128}
 Change = Callable[[LayerSpec], LayerSpec]
 
@@ -49,7 +49,7 @@ def workload_of(blocks: str) -> Workload:
 
 
 def network_of(blocks: str) -> Architecture:
-    """Return a network of two equal, dense layers in fp32."""
+    """Return a network with these blocks, of two equal, dense layers in fp32."""
     patch_size = 2 if workload_of(blocks).is_image else 1
     layer = LayerSpec(AttentionSpec(4, 4, _HEAD_SIZES.get(blocks, 16)), FfnSpec(128))
     return Architecture(64, (layer, layer), patch_size=patch_size, style=STYLES[blocks])
@@ -73,7 +73,7 @@ def _compressed(precision: Precision, sparsity: Sparsity = "dense") -> Change:
     )
 
 
-# What a network has beside: a change of each layer, or of the second alone.
+# Properties beside blocks: a change, and whether it is made to all layers or the second only.
 GENES: Mapping[str, tuple[Change, bool]] = {
     "feed-forward widths that differ": (_ffn(64), False),
     "numbers of heads that differ": (_heads(2, 2), False),
@@ -97,7 +97,7 @@ def changed(architecture: Architecture, change: Change, *, is_of_all: bool) -> A
 
 
 def is_supported(form: str, architecture: Architecture, blocks: str) -> bool:
-    """Whether a format supports a network with these blocks on a CPU."""
+    """Return whether a format supports a network with these blocks on a CPU."""
     workload = workload_of(blocks)
     if form == ARTIFACT:
         return True
@@ -116,7 +116,7 @@ def supported_blocks(form: str) -> tuple[str, ...]:
 
 
 def _cell(form: str, change: Change, *, is_of_all: bool) -> str:
-    """Which of the blocks that a format supports it supports with a change, too."""
+    """Return the blocks, among those that a format supports, that it supports changed."""
     able = supported_blocks(form)
     found = [
         blocks
@@ -129,7 +129,7 @@ def _cell(form: str, change: Change, *, is_of_all: bool) -> str:
 
 
 def tables() -> str:
-    """Return both tables as they stand in the page."""
+    """Return both tables in Markdown, between their comments."""
     head = ["| blocks | `model_type` | " + " | ".join(f"`{c}`" for c in COLUMNS) + " |"]
     head.append("|---" * (len(COLUMNS) + 2) + "|")
     rows = []
@@ -146,7 +146,7 @@ def tables() -> str:
 
 
 def _type(blocks: str) -> str:
-    """``model_type`` of checkpoints with these blocks."""
+    """Return the ``model_type`` of checkpoints with these blocks, empty if there is none."""
     stock = stock_class(STYLES[blocks], workload_of(blocks))
     if stock is None:
         return ""
@@ -154,13 +154,13 @@ def _type(blocks: str) -> str:
 
 
 def with_tables(page: str) -> str:
-    """Return the text of a page with the tables as they should be."""
+    """Return the text of a page with its tables replaced."""
     before, _, rest = page.partition(BEGIN)
     return before + tables() + rest.partition(END)[2]
 
 
 def main() -> int:
-    """Write the page anew."""
+    """Rewrite the tables in the page."""
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 

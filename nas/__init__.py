@@ -155,8 +155,8 @@ def export(
     as int8, may lose ``quality_tolerance`` of validation quality.
 
     Raises:
-        ValueError: there is no such complete trial, ``to`` is not empty, or a format cannot hold
-            the network.
+        ValueError: there is no such complete trial, ``to`` is not empty, or a format does not
+            support the network.
         ExportError: the reloaded artifact's outputs, quality or joules differ, or a format's.
     """
     from nas.exporting.export import export as export_trial

@@ -1,6 +1,7 @@
 """What the README shows is true: its commands parse, its Python runs, its files exist."""
 
 import itertools
+import json
 import re
 import shlex
 
@@ -58,6 +59,14 @@ def test_every_ray_command_is_one_that_ray_takes(line):
     while isinstance(command, click.Group):
         command, words = command.commands[words[0]], words[1:]
     command.make_context("ray", words)
+
+
+def test_the_readme_states_the_kept_time_of_the_quickstart():
+    readme = (ROOT / "README.md").read_text()
+    (name,) = re.findall(r"five minutes on\s+two cores \(`(quickstart-time_\S+\.json)`\)", readme)
+    kept = json.loads((ROOT / "experiments" / "results" / name).read_text())
+    first = kept["tables"][0]["rows"][0]
+    assert round(first["wall_s"] / 60) == 5
 
 
 def test_make_targets_exist():

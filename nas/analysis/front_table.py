@@ -41,7 +41,7 @@ def device_text(hardware: str, name: str | None) -> str:
 
 
 def is_mixed(front: Front) -> bool:
-    """Return whether stock classes of ``transformers`` can hold some members and not others."""
+    """Return whether stock classes of ``transformers`` support some members but not others."""
     return len({m.loadable for m in front}) > 1
 
 

@@ -120,27 +120,28 @@ def render_model_card(card: Card, name: str) -> str:
 
     The format is one that stock classes of ``transformers`` load.
     """
-    verified, proof = card["formats"][name]["verified"], card["formats"][name]["proof"]
+    verified = card["formats"][name]["verified"]
+    verification = card["formats"][name]["load_verification"]
     front = yaml.safe_dump(_front_matter(card, verified), sort_keys=False, allow_unicode=True)
-    auto_class = proof["auto_class"]
+    auto_class = verification["auto_class"]
     use = f"""from transformers import {auto_class}
 
 network = {auto_class}.from_pretrained("path/to/this/folder")"""
     tokens = "Tokens are those of this folder's `AutoTokenizer`."
-    notes = f"{_inputs_and_outputs(card, tokens, 'config.json')}\n{describe_proof(proof)}"
+    notes = f"{_inputs_and_outputs(card, tokens, 'config.json')}\n{describe_load(verification)}"
     joules = f"{plain(verified['runtime'])} ({verified['mode']}) ran it for these joules."
     return f"---\n{front}---\n\n{_body(card, verified, joules, use, notes)}"
 
 
-def describe_proof(proof: Mapping[str, Any]) -> str:
-    """Return sentences on a folder that a fresh process loaded (``formats.stock.Proof``)."""
-    exact = proof["n_exact"]
+def describe_load(verification: Mapping[str, Any]) -> str:
+    """Return sentences on a ``formats.stock.LoadVerification``."""
+    exact = verification["n_exact"]
     outputs = "Its outputs" if exact else "In fp32 its outputs"
     return (
-        f"A fresh process loaded this folder as {code(proof['stock_class'])} by "
-        f"{plain(proof['version'])}, without JouleNAS. {outputs} "
-        f"differ from JouleNAS's network by {proof['output_difference']:.2g} at most (allowed "
-        f"{proof['output_tolerance']:.2g})."
+        f"A fresh process loaded this folder as {code(verification['stock_class'])} by "
+        f"{plain(verification['version'])}, without JouleNAS. {outputs} "
+        f"differ from JouleNAS's network by {verification['output_difference']:.2g} at most "
+        f"(allowed {verification['output_tolerance']:.2g})."
     ) + (f" Its {exact} quantised weights are the same to the bit." if exact else "")
 
 

@@ -1,4 +1,4 @@
-"""Cut a checkpoint to an architecture, and write it in a format that others load."""
+"""Prune a checkpoint to an architecture and write it in a format that other programs load."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from nas.exporting.checkpoint_card import render_card
 from nas.exporting.checkpoint_gguf import GGUF, GGUF_TYPES, About, check_gguf_form, write_gguf_form
 from nas.exporting.export import Exported
 from nas.exporting.formats.registry import FORMATS, check_supported
-from nas.exporting.formats.stock import Proof, check_transformers, prove, prove_written
-from nas.exporting.formats.stock_quantised import quantise_and_prove
+from nas.exporting.formats.stock import (
+    LoadVerification,
+    check_transformers,
+    verify_folder,
+    verify_written,
+)
+from nas.exporting.formats.stock_quantised import quantise_and_verify
 from nas.exporting.staging import staged
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import DEFAULT_STYLE, Architecture
@@ -38,8 +43,8 @@ _SNAPSHOTS, _CACHED = "snapshots", "models--"
 
 
 @dataclass(frozen=True, slots=True)
-class _Cut:
-    """A network of a checkpoint's family with fewer weights, and the parent's sizes."""
+class _Pruned:
+    """A pruned network, and its parent's number of parameters."""
 
     network: Transformer
     parent_params: int
@@ -56,22 +61,22 @@ def export_checkpoint(
     form: str = FORMS[0],
     gguf_type: str = GGUF_TYPES[0],
 ) -> Exported:
-    """Write ``checkpoint``, cut to ``architecture``, to the new folder ``to``.
+    """Write ``checkpoint``, pruned to ``architecture``, to the new folder ``to``.
 
-    Layers, heads and channels are those of ``inherit``; nothing is trained. A fresh process loads
-    the folder without JouleNAS and compares its outputs.
+    ``inherit`` chooses layers, heads and channels; nothing is trained. A fresh process loads the
+    folder without JouleNAS and compares its outputs.
 
     Args:
         checkpoint: The parent.
-        architecture: Of the parent's width and style (an absent style is the parent's), and not
-            larger than it.
-        to: New or empty.
+        architecture: One of the parent's width and style, not larger than the parent. The default
+            style is replaced by the parent's.
+        to: New or empty folder.
         form: ``huggingface``, which stock classes load, ``python``, with a module of its own, or
             ``gguf``, one file for llama.cpp.
-        gguf_type: Type of the weights of a ``gguf`` file, one of ``GGUF_TYPES``.
+        gguf_type: Type of the weights in a ``gguf`` file, one of ``GGUF_TYPES``.
 
     Raises:
-        ValueError: the form cannot hold the architecture, it does not fit into the parent,
+        ValueError: the form does not support the architecture, it does not fit into the parent,
             ``transformers`` is not installed, or ``to`` is not empty; nothing was written.
         ExportError: the folder cannot be loaded, or outputs differ; nothing is left behind.
     """
@@ -91,15 +96,15 @@ def export_checkpoint(
     if form == "gguf" and gguf_type != GGUF_TYPES[0]:
         changed.append(f"weights stored as {gguf_type}")
     with staged(to) as staging:
-        cut = _cut(checkpoint, architecture)
+        pruned = _prune(checkpoint, architecture)
         if form == "gguf":
             about = About(parent_name(checkpoint), checkpoint.license, tuple(changed))
-            files, proof = write_gguf_form(
-                staging, checkpoint, architecture, cut.network, gguf_type, about
+            files, verification = write_gguf_form(
+                staging, checkpoint, architecture, pruned.network, gguf_type, about
             )
         else:
             write = _write_python if form == "python" else _write_stock
-            files, proof = write(staging, checkpoint, architecture, cut.network)
+            files, verification = write(staging, checkpoint, architecture, pruned.network)
         card = {
             "format": form,
             "parent": {
@@ -107,15 +112,15 @@ def export_checkpoint(
                 "license": checkpoint.license,
                 "model_type": checkpoint.model_type,
                 "architecture": checkpoint.architecture.describe(),
-                "params": cut.parent_params,
+                "params": pruned.parent_params,
             },
             "architecture": architecture.describe(),
-            "params": _n_params(cut.network),
+            "params": _n_params(pruned.network),
             "changed": changed,
             "has_tokenizer": checkpoint.tokenizer is not None,
             "weights": GGUF if form == "gguf" else WEIGHTS,
             "files": {each: (staging / each).stat().st_size for each in files},
-            "proof": proof.to_dict(),
+            "load_verification": verification.to_dict(),
             "versions": versions(),
         }
         (staging / README).write_text(render_card(card), encoding="utf-8")
@@ -127,41 +132,43 @@ def _check_stock(checkpoint: Checkpoint, architecture: Architecture) -> None:
         check_loadable(checkpoint, architecture)
     except ValueError as error:
         refusal = FORMATS["python"].refusal(architecture, checkpoint.workload, "cpu")
-        hint = "; format python can" if refusal is None and _is_fp32(architecture) else ""
-        raise ValueError(f"format huggingface cannot hold this: {error}{hint}") from None
+        hint = "; format python does" if refusal is None and _is_fp32(architecture) else ""
+        raise ValueError(
+            f"format huggingface does not support this network: {error}{hint}"
+        ) from None
     check_transformers()
 
 
 def _write_stock(
     folder: Path, checkpoint: Checkpoint, architecture: Architecture, network: Transformer
-) -> tuple[tuple[str, ...], Proof]:
-    """Write the checkpoint's own format; return the names of files, and the proof."""
+) -> tuple[tuple[str, ...], LoadVerification]:
+    """Write the checkpoint's own format; return names of files, and the verification."""
     changed = _changes(checkpoint.architecture, architecture)
     metadata = {"parent": parent_name(checkpoint), "changed": "; ".join(changed) or "nothing"}
     if checkpoint.license is not None:
         metadata["license"] = checkpoint.license
     files = write_checkpoint(checkpoint, network, architecture, folder, metadata=metadata)
     if quantised_precision(architecture) is None:
-        return files, prove_written(folder, network, architecture)
-    return files, quantise_and_prove(folder, checkpoint, network, architecture)
+        return files, verify_written(folder, network, architecture)
+    return files, quantise_and_verify(folder, checkpoint, network, architecture)
 
 
 def _write_python(
     folder: Path, checkpoint: Checkpoint, architecture: Architecture, network: Transformer
-) -> tuple[tuple[str, ...], Proof]:
-    """Write an artifact with a module of its own; return as ``_write_stock``."""
+) -> tuple[tuple[str, ...], LoadVerification]:
+    """Write an artifact with a module of its own; return the same as ``_write_stock``."""
     python, workload = FORMATS["python"], checkpoint.workload
     write_json(folder / ARCHITECTURE, architecture.to_dict())
     write_json(folder / WORKLOAD, workload.to_dict())
     save_weights(network, folder / WEIGHTS)
     python.write(folder)
     copied = copy_files(checkpoint, folder)
-    proof = prove(folder, workload, architecture.style, network, by_stock=False)
-    return (ARCHITECTURE, WORKLOAD, WEIGHTS, *python.files, *copied), proof
+    verification = verify_folder(folder, workload, architecture.style, network, by_stock=False)
+    return (ARCHITECTURE, WORKLOAD, WEIGHTS, *python.files, *copied), verification
 
 
 def parent_name(checkpoint: Checkpoint) -> str:
-    """Return the name on the hub of a folder in the hub's cache, and of others the folder's."""
+    """Return the hub's name of a folder in the hub's cache, and any other folder's own name."""
     folder = checkpoint.folder.parent if checkpoint.files else checkpoint.folder
     cache = folder.absolute().parent
     if cache.name == _SNAPSHOTS and cache.parent.name.startswith(_CACHED):
@@ -169,14 +176,14 @@ def parent_name(checkpoint: Checkpoint) -> str:
     return checkpoint.workload.name
 
 
-def _cut(checkpoint: Checkpoint, architecture: Architecture) -> _Cut:
+def _prune(checkpoint: Checkpoint, architecture: Architecture) -> _Pruned:
     parent = checkpoint.build()
     network = inherit(parent, checkpoint.architecture, architecture, checkpoint.workload)
-    return _Cut(network.eval(), _n_params(parent))
+    return _Pruned(network.eval(), _n_params(parent))
 
 
 def _changes(parent: Architecture, architecture: Architecture) -> list[str]:
-    """What differs from the parent, one text a field."""
+    """Return the changes to the parent, one text for each field."""
     before, after = parent.layers[0], architecture.layers[0]
     changes = []
     if architecture.depth != parent.depth:

@@ -1,4 +1,4 @@
-"""Model card of a checkpoint that was written back: its parent, its licence, what was changed."""
+"""Model card of an exported checkpoint: its parent, its licence, and the changes."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import yaml
 from nas.core.markdown import plain
 from nas.core.units import format_bytes
 from nas.core.versions import described
-from nas.exporting.card import describe_proof
+from nas.exporting.card import describe_load
 
 
 def render_card(card: Mapping[str, Any]) -> str:
     """Return ``README.md`` of ``nas.exporting.checkpoint``'s card."""
-    parent, proof = card["parent"], card["proof"]
+    parent, verification = card["parent"], card["load_verification"]
     kind = "gguf" if card["weights"].endswith(".gguf") else "safetensors"
     front: dict[str, Any] = {"tags": ["joulenas", kind]}
-    if proof["auto_class"] is not None:
+    if verification["auto_class"] is not None:
         front["library_name"] = "transformers"
     if parent["license"] is not None:
         front["license"] = parent["license"]
     if "/" in parent["name"]:
-        # The hub allows no other names there.
+        # The hub requires owner/name.
         front["base_model"] = parent["name"]
     licence = (
         f"The parent's card names the licence {plain(parent['license'])}"
@@ -37,9 +37,9 @@ def render_card(card: Mapping[str, Any]) -> str:
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
         "---",
         "",
-        f"# {plain(parent['name'])}, cut",
+        f"# {plain(parent['name'])}, exported by JouleNAS",
         "",
-        f"A smaller network of {plain(parent['name'])}, by JouleNAS. {licence}.",
+        f"The parent is {plain(parent['name'])}. {licence}.",
         "",
         f"- Parent: {plain(parent['architecture'])}, {parent['params']:,} parameters.",
         f"- This network: {plain(card['architecture'])}, {card['params']:,} parameters, {size}.",
@@ -49,14 +49,14 @@ def render_card(card: Mapping[str, Any]) -> str:
         *changes,
         "",
         "Layers are evenly spaced over the parent's. Heads and feed-forward channels are those of "
-        "largest weight norms in their layer. **Nothing was trained after the cut, and no quality "
-        "was evaluated**: fine-tune it before use.",
+        "the largest weight norms in their layer. **Nothing was trained after pruning, and no "
+        "quality was evaluated**: fine-tune it before use.",
         "",
         "```python",
-        *_use(proof, card["weights"] if kind == "gguf" else None),
+        *_use(verification, card["weights"] if kind == "gguf" else None),
         "```",
         "",
-        describe_proof(proof),
+        describe_load(verification),
         "",
         f"Written by {plain(described(card['versions']))}.",
         "",
@@ -64,11 +64,11 @@ def render_card(card: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _use(proof: Mapping[str, Any], gguf_file: str | None) -> list[str]:
-    """Lines of code that load the network."""
-    auto_class: str | None = proof["auto_class"]
+def _use(verification: Mapping[str, Any], gguf_file: str | None) -> list[str]:
+    """Return lines of code that load the network."""
+    auto_class: str | None = verification["auto_class"]
     if auto_class is not None:
-        is_quantised = proof["n_exact"] > 0
+        is_quantised = verification["n_exact"] > 0
         more = f', gguf_file="{gguf_file}"' if gguf_file else ', dtype="auto"' * is_quantised
         return [
             f"from transformers import {auto_class}",

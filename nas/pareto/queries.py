@@ -54,7 +54,7 @@ class FrontMember:
     token of a phase of decoding. ``measured_on`` is the search's name of ``device``, if it has
     one. ``flags`` name problems of the measurement (``predictors.meters.flags``). ``limits``
     describes the board's power limits and ``power_limit_w`` is the first of them, unknown if the
-    board reports none. ``loadable`` states whether a stock class of ``transformers`` can hold the
+    board reports none. ``loadable`` states whether a stock class of ``transformers`` supports the
     architecture, ``None`` if the workload is not known.
     """
 

@@ -44,9 +44,9 @@ def member_of(
 ) -> FrontMember:
     """Convert a complete trial; formats that ``device`` only simulates are marked.
 
-    ``workload`` is required if joules may be predicted, and decides which members stock classes
-    of ``transformers`` can hold. ``metric`` is the task's, ``unit`` the
-    unit that joules are reported per, ``measured_on`` the search's name for the device.
+    ``workload`` is required if joules may be predicted or ``loadable`` is to be known. ``metric``
+    is the task's, ``unit`` the unit that joules are reported per, ``measured_on`` the search's
+    name for the device.
 
     Raises:
         ValueError: the trial is not complete.

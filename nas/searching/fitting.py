@@ -26,7 +26,7 @@ def check_fits(space: SearchSpace, workload: Workload) -> None:
 
     Raises:
         ValueError: a member cannot; the message names the space, the task and values that fit.
-            Or the space has ``loadable`` and a member that no stock class can hold.
+            Or the space has ``loadable`` and a member that no stock class supports.
     """
     if space.family != TRANSFORMER:
         get_family(space.family)
@@ -58,7 +58,7 @@ def check_fits(space: SearchSpace, workload: Workload) -> None:
 
 
 def for_classes(space: SearchSpace, workload: Workload) -> SearchSpace:
-    """Return a space with ``loadable`` without blocks and resolutions that no class can hold.
+    """Return a space with ``loadable`` without unsupported blocks and resolutions.
 
     Other spaces are returned unchanged.
 
@@ -72,8 +72,8 @@ def for_classes(space: SearchSpace, workload: Workload) -> SearchSpace:
     if not blocks:
         needed = f"blocks must offer one of {', '.join(able)}" if able else "there is none"
         raise ValueError(
-            f"space {space.name} has loadable and no member that a class of {space.loadable} can "
-            f"hold on task {workload.name}, which is {_description(workload)}: {needed}, got "
+            f"space {space.name} has loadable and no member that a class of {space.loadable} "
+            f"supports on task {workload.name}, which is {_description(workload)}: {needed}, got "
             f"{', '.join(map(str, space.values('blocks')))}"
         )
     if None not in space.values("resolution"):

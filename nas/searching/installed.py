@@ -1,4 +1,4 @@
-"""Check, before a search begins, that the installed transformers loads members of its space."""
+"""Check before a search that the installed ``transformers`` loads members of its space."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.exporting.formats.base import ExportError
-from nas.exporting.formats.stock import check_transformers, prove_written
+from nas.exporting.formats.stock import check_transformers, verify_written
 from search_spaces.models.build import build
 from search_spaces.pretrained.writing.new import write_new
 from search_spaces.space.domains import Choice
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def check_installed(space: SearchSpace, workload: Workload) -> None:
     """Load the smallest member of each of the space's blocks, with random weights.
 
-    Some ten seconds for each, in fresh processes.
+    Each takes some ten seconds in a fresh process.
 
     Raises:
-        ValueError: transformers is not installed, or its class gives other outputs.
+        ValueError: ``transformers`` is not installed, or outputs of its class differ.
     """
     check_transformers()
     for blocks in space.values("blocks"):
@@ -35,7 +35,7 @@ def check_installed(space: SearchSpace, workload: Workload) -> None:
         with tempfile.TemporaryDirectory(prefix="nas-loadable-") as folder:
             write_new(network, member, workload, Path(folder))
             try:
-                prove_written(Path(folder), network, member)
+                verify_written(Path(folder), network, member)
             except ExportError as error:
                 raise ValueError(
                     f"loadable must be left out for blocks {blocks} with the installed "

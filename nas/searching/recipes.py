@@ -147,11 +147,11 @@ def fitted(config: SearchConfig) -> SearchConfig:
     """Return ``config`` with the part of its space that its device supports.
 
     The task's own resolution becomes ``None``, its only name in models. A space with ``loadable``
-    keeps what a stock class can hold.
+    keeps the values that a stock class supports.
 
     Raises:
-        ValueError: members of the space cannot process the task's inputs, or no stock class can
-            hold one.
+        ValueError: members of the space cannot process the task's inputs, or no stock class
+            supports one.
     """
     from nas.searching.controller.available import available_space
     from search_spaces.cost.kernels import rows_read

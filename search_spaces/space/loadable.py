@@ -1,8 +1,8 @@
-"""Spaces whose members stock classes can hold: layers alike, dense, in one type.
+"""Narrow spaces to members that stock classes support: layers alike, dense, in one type.
 
-``search_spaces.pretrained.writing.stock`` checks a single network; here a space is narrowed, so
-that sampling, mutation and crossover reach nothing else. Genes that a class ties take one value:
-the precision of both blocks, and the two numbers of heads where a class has only one.
+``search_spaces.pretrained.writing.stock`` checks a single network. Here the space itself is
+narrowed, so that sampling, mutation and crossover return only such members. Tied genes take one
+value: the precision of both blocks, and both numbers of heads for classes without key-value heads.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 TRANSFORMERS = "transformers"
 LOADABLE = (TRANSFORMERS,)
-# Blocks whose classes have no key-value heads.
+# Blocks whose classes have as many key-value heads as heads.
 UNGROUPED = frozenset({"bert", "vit", "gpt2"})
-# Precisions of weights that are plain numbers of one type.
+# Precisions whose weights are numbers of one type.
 _STORED = ("fp32", "bf16")
 
 
 def loadable_domains(space: SearchSpace) -> dict[str, Choice]:
-    """Return the domains of ``space`` without values that no stock class can hold.
+    """Return the domains of ``space`` without values that no stock class supports.
 
     Raises:
-        ValueError: nothing is left of a gene; the message names it.
+        ValueError: a gene has no value left; the message names it.
     """
     if space.loadable not in LOADABLE:
         raise ValueError(
@@ -40,7 +40,7 @@ def loadable_domains(space: SearchSpace) -> dict[str, Choice]:
     if space.family != TRANSFORMER or space.has_decoder:
         what = "decoder_depth" if space.has_decoder else f"family {space.family}"
         raise ValueError(
-            f"loadable must be left out of a space with {what}: no stock class has such networks"
+            f"loadable must be left out of a space with {what}: no stock class supports it"
         )
     precisions = tuple(
         value for value in space.values("attention_precision")
@@ -71,7 +71,7 @@ def loadable_domains(space: SearchSpace) -> dict[str, Choice]:
 
 
 def tied(genes: Mapping[str, Any], space: SearchSpace) -> dict[str, Any]:
-    """Return ``genes`` with those equal that a stock class ties."""
+    """Return ``genes`` with equal values of genes that a stock class ties."""
     result = dict(genes)
     if space.loadable is not None:
         result["ffn_precision"] = result["attention_precision"]
@@ -81,7 +81,7 @@ def tied(genes: Mapping[str, Any], space: SearchSpace) -> dict[str, Any]:
 
 
 def tied_positions(positions_NG: NDArray[np.int64], space: SearchSpace) -> NDArray[np.int64]:
-    """Apply ``tied`` to rows of positions of genes in their domains."""
+    """Apply ``tied`` to rows of positions in the genes' domains (N candidates, G genes)."""
     if space.loadable is None:
         return positions_NG
     column = {name: index for index, name in enumerate(space.genes())}

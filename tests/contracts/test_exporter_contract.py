@@ -94,7 +94,7 @@ class Exported:
             self.written[form.name] = self.files() - before
         asked = conditions(folder, task)
         findings = reload_formats(self.forms, folder, asked)
-        self.proofs = {f.name: judge(f, folder, findings[f.name], asked) for f in self.forms}
+        self.figures = {f.name: judge(f, folder, findings[f.name], asked) for f in self.forms}
 
     def files(self):
         return {str(p.relative_to(self.folder)) for p in self.folder.rglob("*") if p.is_file()}
@@ -125,18 +125,18 @@ def test_a_form_writes_what_it_says_and_nothing_else(exported):
 
 def test_outputs_are_those_of_the_network_for_any_batch(exported):
     for form in exported.forms:
-        proof = exported.proofs[form.name]
+        done = exported.figures[form.name]
         if form.has_outputs:
-            assert 0 <= proof.output_difference <= proof.output_tolerance < 0.2
+            assert 0 <= done.output_difference <= done.output_tolerance < 0.2
         else:
-            assert proof.output_tolerance is None and proof.output_difference < 0.2
+            assert done.output_tolerance is None and done.output_difference < 0.2
 
 
 def test_qualities_are_of_both_splits(exported):
-    for proof in exported.proofs.values():
-        assert 0 <= proof.validation_quality <= 1 and 0 <= proof.test_quality <= 1
-        assert proof.test_quality_se > 0 and proof.runtime
-        json.dumps(proof.to_dict(), allow_nan=False)
+    for done in exported.figures.values():
+        assert 0 <= done.validation_quality <= 1 and 0 <= done.test_quality <= 1
+        assert done.test_quality_se > 0 and done.runtime
+        json.dumps(done.to_dict(), allow_nan=False)
 
 
 def test_no_file_tells_where_it_was_made_or_of_what(exported):

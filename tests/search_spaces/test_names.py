@@ -160,11 +160,11 @@ def test_a_model_card_shows_names_as_text(name, card):
         "runtime": name, "mode": "eager", "validation_quality": 0.5, "test_quality": 0.5,
         "test_quality_se": 0.1,
     }  # fmt: skip
-    proof = {
+    verification = {
         "auto_class": "AutoModelForImageClassification", "stock_class": name, "version": name,
-        "output_difference": 1e-7, "output_tolerance": 1e-4,
+        "output_difference": 1e-7, "output_tolerance": 1e-4, "n_exact": 0,
     }  # fmt: skip
-    form = {"verified": verified, "inputs": [1, 8, 8], "proof": proof}
+    form = {"verified": verified, "inputs": [1, 8, 8], "load_verification": verification}
     text = render_model_card(
         card | {"task": name, "run": name, "formats": {"huggingface": form}}, "huggingface"
     )

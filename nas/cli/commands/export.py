@@ -38,7 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         dest="checkpoint",
         metavar="DIR",
         help="export a pretrained checkpoint without a search: a Hugging Face folder, a GGUF "
-        "file, or a name owner/name of the hub; --format huggingface (default), python or gguf",
+        "file, or a name owner/name of the hub",
     )
     parser.add_argument(
         "--architecture",
@@ -67,7 +67,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--format",
         action="append",
         help="formats separated by commas (repeatable): safetensors (always), pt2, onnx, "
-        "onnx-int8, python, huggingface",
+        "onnx-int8, python, huggingface; with --from one of huggingface (default), python, gguf",
     )
     parser.add_argument(
         "--quality-tolerance",

@@ -1,4 +1,4 @@
-"""``nas export --from``: a checkpoint, cut to an architecture, in its own format or another."""
+"""``nas export --from``: prune a checkpoint to an architecture and write it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FORMS = ("huggingface", "python", "gguf")
 GGUF_TYPES = ("F32", "F16", "Q8_0")
-# Options of a run's members, by the attribute of each, and their defaults.
+# Attributes of the options that choose a trial of a run.
 _OF_RUNS = ("run", "trial", "storage", "task", "max_joules", "min_quality", "max_latency_ms")
 _ALSO_OF_RUNS = ("max_params", "max_memory", "exportable", "knee", "recommended")
 
@@ -24,21 +24,21 @@ def check(arguments: argparse.Namespace) -> None:
     """Raise ``ValueError`` unless a run or a checkpoint is given, with its own options."""
     if arguments.checkpoint is None:
         if arguments.run is None:
-            raise ValueError("name a run folder, or a checkpoint by --from DIR, got neither")
+            raise ValueError("a run folder or --from DIR must be given, got neither")
         if arguments.architecture is not None:
-            raise ValueError("--architecture goes with --from DIR: leave it out")
+            raise ValueError("--architecture requires --from DIR: add it, or leave it out")
         if arguments.gguf_type is not None:
-            raise ValueError("--gguf-type goes with --from DIR: leave it out")
+            raise ValueError("--gguf-type requires --from DIR: add it, or leave it out")
         return
     for name in (*_OF_RUNS, *_ALSO_OF_RUNS):
         if getattr(arguments, name) not in (None, False):
             option = "a run folder" if name == "run" else f"--{name.replace('_', '-')}"
-            raise ValueError(f"--from DIR is written without a run: leave out {option}")
+            raise ValueError(f"--from DIR exports a checkpoint, not a run: leave out {option}")
     if arguments.architecture is None:
-        raise ValueError("--from DIR must be given with --architecture FILE")
+        raise ValueError("--from DIR requires --architecture FILE")
     form, kind = form_of(arguments), arguments.gguf_type
     if kind is not None and form != "gguf":
-        raise ValueError(f"--gguf-type goes with --format gguf, got --format {form}")
+        raise ValueError(f"--gguf-type requires --format gguf, got --format {form}")
     if kind is not None and kind not in GGUF_TYPES:
         raise ValueError(f"--gguf-type must be one of {', '.join(GGUF_TYPES)}, got {kind}")
 
@@ -47,7 +47,7 @@ def form_of(arguments: argparse.Namespace) -> str:
     """Return the format that ``--format`` names, by default ``huggingface``.
 
     Raises:
-        ValueError: it is another, or there are several.
+        ValueError: the format is unknown, or there are several.
     """
     requested = arguments.format or [FORMS[0]]
     if len(requested) != 1 or requested[0] not in FORMS:
@@ -72,7 +72,7 @@ def export_from(arguments: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(arguments.checkpoint)
     if not arguments.quiet:
         print(
-            f"cutting {checkpoint.folder}, then loading the new folder in a fresh process",
+            f"pruning {checkpoint.folder}, then loading the result in a fresh process",
             file=sys.stderr,
         )
     form = form_of(arguments)
@@ -94,20 +94,20 @@ def _exact(n_weights: int) -> list[str]:
 
 def _text(done: Exported) -> str:
     card = done.card
-    parent, proof = card["parent"], card["proof"]
+    parent, verification = card["parent"], card["load_verification"]
     licence = parent["license"] or "no licence named"
     lines = [
         f"{done.folder}: {card['architecture']}, {card['params']:,} parameters, "
         f"{format_bytes(card['files'][card['weights']])}",
         f"  parent   {parent['name']} ({licence}), {parent['params']:,} parameters",
         f"  changed  {'; '.join(card['changed']) or 'nothing'}",
-        f"  loads    as {proof['stock_class']} by {proof['version']} without JouleNAS; outputs "
-        f"differ by {proof['output_difference']:.2g} at most (allowed "
-        f"{proof['output_tolerance']:.2g})",
-        *_exact(proof["n_exact"]),
+        f"  loads    as {verification['stock_class']} by {verification['version']} without "
+        f"JouleNAS; outputs differ by {verification['output_difference']:.2g} at most (allowed "
+        f"{verification['output_tolerance']:.2g})",
+        *_exact(verification["n_exact"]),
         f"  files    README.md, {', '.join(card['files'])}",
-        "  note     not trained after the cut, and no quality was evaluated",
+        "  note     not trained after pruning, and no quality was evaluated",
     ]
     if card["format"] == "gguf" and not card["has_tokenizer"]:
-        lines.append("  note     the parent has no tokenizer, so the file has none for texts")
+        lines.append("  note     the parent has no tokenizer, so the file contains none")
     return "\n".join(lines)

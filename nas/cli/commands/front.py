@@ -108,7 +108,7 @@ def render_table(front: Front, answered: Answer | None = None) -> str:
     ]
     if is_mixed(front):
         lines.append(
-            "loadable: a stock class of transformers can hold it (nas export --exportable "
+            "loadable: a stock class of transformers supports it (nas export --exportable "
             "huggingface)"
         )
     if any(m.inherited_quality is not None for m in front):

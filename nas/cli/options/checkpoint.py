@@ -17,7 +17,7 @@ def add_from(parser: argparse.ArgumentParser, help_text: str) -> None:
 
 
 def add_size_and_precision(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add options that go with ``--from``; ``default`` says which precisions."""
+    """Add options that require ``--from``; ``default`` describes the default precisions."""
     parser.add_argument(
         "--sequence-length",
         type=int,
@@ -28,7 +28,7 @@ def add_size_and_precision(parser: argparse.ArgumentParser, default: str) -> Non
         type=image_size,
         metavar="N|HxW",
         help="with --from: height and width of an image in pixels, multiples of the patch size "
-        "(default: those that positions are stored for)",
+        "(default: the checkpoint's own)",
     )
     parser.add_argument(
         "--precision",
@@ -80,4 +80,6 @@ def refuse_without_from(arguments: argparse.Namespace, *names: str) -> None:
     """Raise ``ValueError`` if one of the options ``names`` is set without ``--from``."""
     for name in names:
         if arguments.checkpoint is None and getattr(arguments, name) is not None:
-            raise ValueError(f"--{name.replace('_', '-')} goes with --from DIR: leave it out")
+            raise ValueError(
+                f"--{name.replace('_', '-')} requires --from DIR: add it, or leave it out"
+            )

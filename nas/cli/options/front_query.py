@@ -42,8 +42,7 @@ def add_query(parser: argparse.ArgumentParser) -> None:
         "--exportable",
         action="append",
         metavar="FORMAT",
-        help="front of the trials that a format of nas export can represent, such as onnx "
-        "(repeatable)",
+        help="front of the trials that a format of nas export supports, such as onnx (repeatable)",
     )
     one = parser.add_mutually_exclusive_group()
     one.add_argument(

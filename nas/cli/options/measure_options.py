@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=int,
         metavar="N",
-        help="with --from: rounds of fresh processes, over which intervals are (default: 3)",
+        help="with --from: rounds of fresh processes; intervals are over rounds (default: 3)",
     )
     add_plugins(parser)
     parser.add_argument("--space", help="search space to sample from: a preset or a YAML file")

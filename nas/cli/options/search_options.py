@@ -75,8 +75,8 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--loadable",
         action="store_true",
-        help="only candidates that stock classes of transformers can load, as loadable: "
-        "transformers in a space",
+        help="propose only candidates that stock classes of transformers load, like "
+        "loadable: transformers in a space file",
     )
     parser.add_argument(
         "--trials",

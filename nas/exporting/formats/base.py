@@ -102,8 +102,8 @@ class ExportFormat(StoredNetwork):
         optional_files: files it also writes if the artifact has their originals.
         card_file: path of its own model card, which is written last.
         packages: packages it needs beyond this project's requirements, installed by ``extra``.
-        precisions: precisions of blocks that it can hold.
-        is_for_families: whether it can hold networks of other families.
+        precisions: precisions of blocks that it supports.
+        is_for_families: whether it supports networks of other families.
     """
 
     title: ClassVar[str]

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from nas.core.files import read_json, write_json
 from nas.exporting.formats.base import ExportFormat, Loaded, Refusal
 from nas.exporting.formats.python import read_labels
-from nas.exporting.formats.stock import CLASSES, QUANTISED_TOLERANCE, prove_written
-from nas.exporting.formats.stock_quantised import quantise_and_prove
+from nas.exporting.formats.stock import CLASSES, QUANTISED_TOLERANCE, verify_written
+from nas.exporting.formats.stock_quantised import quantise_and_verify
 from nas.exporting.formats.stock_worker import load_stock, outputs_of
 from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER, VOCABULARY
 from nas.tasks.text.tokenize import read_tokenizer
@@ -35,13 +35,13 @@ from search_spaces.workload import Workload
 
 _FOLDER, _TOKENIZER_CONFIG = "huggingface", "tokenizer_config.json"
 _COPIED = (TOKENIZER, PREPROCESSING, VOCABULARY)
-# The field or the blocks that a refusal begins with.
+# A refusal begins with the field or the blocks.
 _GENE = re.compile(r"layers[.\[]\d+\]?\.([\w.]+)|(resolution|blocks \S+)")
 _PADDING = "< padding >"
 
 
 class HuggingFaceFormat(ExportFormat):
-    """A folder of the network's family, proved by ``transformers`` alone when it is written."""
+    """Folder of the network's family, verified by ``transformers`` alone when it is written."""
 
     name = "huggingface"
     title = "a folder for stock classes of transformers"
@@ -55,12 +55,12 @@ class HuggingFaceFormat(ExportFormat):
     def refusal(
         self, architecture: Architecture, workload: Workload, device: str
     ) -> Refusal | None:
-        """Return the first reason why no stock class can hold the network."""
+        """Return the first reason why no stock class supports the network."""
         reasons = stock_refusals(architecture, workload)
         if not reasons:
             return None
         field = _GENE.match(reasons[0])
-        return Refusal(f"this: {reasons[0]}", field and (field[1] or field[2]))
+        return Refusal(f"this network: {reasons[0]}", field and (field[1] or field[2]))
 
     def output_tolerance(self, architecture: Architecture, largest: float) -> float | None:
         """See ``StoredNetwork.output_tolerance``."""
@@ -83,11 +83,11 @@ class HuggingFaceFormat(ExportFormat):
         if (folder / TOKENIZER).is_file():
             write_json(to / _TOKENIZER_CONFIG, _tokenizer_config(folder / TOKENIZER, workload))
         if quantised_precision(architecture) is None:
-            proof = prove_written(to, network, architecture)
+            verification = verify_written(to, network, architecture)
         else:
             described = described_by(network, architecture, workload)
-            proof = quantise_and_prove(to, described, network, architecture)
-        return {"needs": list(self.packages), "proof": proof.to_dict()}
+            verification = quantise_and_verify(to, described, network, architecture)
+        return {"needs": list(self.packages), "load_verification": verification.to_dict()}
 
     def load(self, folder: Path, *, device: str, threads: int) -> Loaded:
         """See ``StoredNetwork.load``."""
@@ -116,16 +116,16 @@ class HuggingFaceFormat(ExportFormat):
 
 
 def _shift(folder: Path) -> int:
-    """The difference between the network's tokens and the tokenizer's."""
+    """Return what the network's tokens exceed the tokenizer's numbers by."""
     path = folder / LABELS
     return int(read_json(path).get("shift", 0)) if path.is_file() else 0
 
 
 @torch.no_grad()
 def _renumber(network: nn.Module, workload: Workload, shift: int) -> Workload:
-    """Make ``network`` read the tokenizer's own tokens; return its workload.
+    """Renumber the embedding's rows to the tokenizer's own tokens; return the new workload.
 
-    The padding token, which the tokenizer lacks, becomes the last.
+    The padding token, which the tokenizer does not have, becomes the last.
     """
     embedding = network.get_parameter("embed.weight")
     embedding.copy_(embedding.roll(-shift, 0))

@@ -66,9 +66,9 @@ class ExportableFront:
         by = f"by {' and '.join(self.formats)}"
         n = len({trial for trials in self.excluded.values() for trial in trials})
         if not n:
-            return f"exportable: every complete trial can be held {by}"
+            return f"exportable: every complete trial is supported {by}"
         why = ", ".join(f"{gene} ({_list_trials(at)})" for gene, at in self.excluded.items())
-        return f"exportable: {n} complete trials cannot be held {by}: {why}"
+        return f"exportable: {n} complete trials are not supported {by}: {why}"
 
 
 def exportable_front(
@@ -128,7 +128,8 @@ def check_supported(
                 if other.refusal(architecture, workload, device) is None
             ]
             raise ValueError(
-                f"format {each.name} cannot hold {refused}; what can: {', '.join(able)}{hint}"
+                f"format {each.name} does not support {refused}; formats that do: "
+                f"{', '.join(able)}{hint}"
             )
         missing = each.missing()
         if missing is not None:

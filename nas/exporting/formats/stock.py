@@ -1,4 +1,4 @@
-"""Prove a folder in a fresh process without JouleNAS: a stock class gives equal outputs."""
+"""Verify in a fresh process without JouleNAS that a folder loads and gives equal outputs."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Largest difference of an output, relative to the largest output: sums are in another order.
 _TOLERANCE = 1e-4
-# Thereby products in bf16 are rounded elsewhere, and activations in int8 may be a step off. What
-# is exact are the weights, which are compared to the bit.
+# The same where weights are quantised: products in bf16 are rounded in other places, and int8
+# activations may be one step off. The weights are compared to the bit.
 QUANTISED_TOLERANCE = 0.1
 _TIMEOUT_S = 1800.0
 _LENGTHS, _MOST_TOKENS, _BATCH = (1, 7), 128, 2
@@ -46,17 +46,17 @@ CLASSES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """Outputs of a folder in a fresh process.
+class LoadVerification:
+    """A folder loaded in a fresh process, and its outputs there compared with the network's.
 
     Attributes:
         stock_class: The class that ``auto_class`` chose; ``model.py`` without one.
         auto_class: Such as ``AutoModelForCausalLM``; ``None`` for the folder's own module.
-        version: Of the library that ran it.
-        output_difference: The largest, in absolute terms.
-        output_tolerance: The difference that is allowed.
+        version: Library that ran it, with its version.
+        output_difference: Largest absolute difference of an output.
+        output_tolerance: Largest difference allowed.
         missing: Tensors of the class that the folder lacks; no output depends on them.
-        n_exact: Quantised weights, each of which stands for JouleNAS's to the bit.
+        n_exact: Number of quantised weights, each equal to JouleNAS's when dequantised.
     """
 
     stock_class: str
@@ -78,7 +78,7 @@ def check_transformers() -> None:
 
 
 def check_transformers_for_gguf() -> None:
-    """Raise ``ValueError`` unless all is installed that ``transformers`` reads GGUF by."""
+    """Raise ``ValueError`` unless all packages are installed by which GGUF is verified."""
     for package in ("transformers", "accelerate"):
         _check_installed("a GGUF file", package, "gguf")
 
@@ -86,13 +86,13 @@ def check_transformers_for_gguf() -> None:
 def _check_installed(what: str, package: str, extra: str) -> None:
     if find_spec(package) is None:
         raise ValueError(
-            f"{what} is proved by {package}, which is not installed: "
+            f"{what} is verified by {package}, which is not installed: "
             f"pip install 'joulenas[{extra}]'"
         )
 
 
 @torch.no_grad()
-def prove(
+def verify_folder(
     folder: Path,
     workload: Workload,
     style: BlockStyle,
@@ -101,11 +101,11 @@ def prove(
     by_stock: bool,
     weights: Mapping[str, Tensor] | None = None,
     gguf_file: str | None = None,
-) -> Proof:
+) -> LoadVerification:
     """Load ``folder`` in a fresh process and compare outputs, in fp32 if nothing is quantised.
 
     Texts have random tokens, of several lengths, and padding where the network masks it; images
-    have random pixels. Where a class has no head, its vectors are pooled as the network's.
+    have random pixels. Vectors of a class without a head are pooled as the network pools them.
 
     Args:
         folder: A folder of ``write_checkpoint``, or with ``python/model.py``.
@@ -113,14 +113,14 @@ def prove(
         style: The network's.
         network: The network in evaluation mode, in fp32, or with quantised weights.
         by_stock: Load it by ``transformers``, else by ``python/model.py``.
-        weights: What the quantised weights stand for, by the class's parameters.
+        weights: Values of the dequantised weights, by the class's parameters.
         gguf_file: Name of the GGUF file that ``transformers`` loads; ``None`` for safetensors.
 
     Raises:
         ExportError: the folder cannot be loaded, or outputs differ.
     """
     auto_class = CLASSES[workload.kind] if by_stock else None
-    with tempfile.TemporaryDirectory(prefix="nas-proof-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="nas-verify-") as scratch:
         path, n_batches = Path(scratch) / "batches.safetensors", 0
         tensors: dict[str, Tensor] = {}
         for inputs, keep in _batches(workload):
@@ -161,7 +161,7 @@ def prove(
             f"outputs of {findings['class']} ({findings['version']}) differ by "
             f"{difference:.3g}, allowed {allowed:.3g}"
         )
-    return Proof(
+    return LoadVerification(
         findings["class"],
         auto_class,
         findings["version"],
@@ -172,20 +172,22 @@ def prove(
     )
 
 
-def prove_written(folder: Path, network: nn.Module, architecture: Architecture) -> Proof:
-    """Read a stock folder again, by our reader and by ``transformers``.
+def verify_written(
+    folder: Path, network: nn.Module, architecture: Architecture
+) -> LoadVerification:
+    """Reload a stock folder, by our reader and by ``transformers``, and compare.
 
     Raises:
         ExportError: the folder cannot be read, or parameters or outputs differ from ``network``'s.
     """
-    read, written = read_again(folder, network, architecture)
-    return prove(folder, written.workload, written.architecture.style, read, by_stock=True)
+    read, written = reload(folder, network, architecture)
+    return verify_folder(folder, written.workload, written.architecture.style, read, by_stock=True)
 
 
-def read_again(
+def reload(
     folder: Path, network: nn.Module, architecture: Architecture
 ) -> tuple[Transformer, Checkpoint]:
-    """Read a stock folder by our reader; return its network, and what it describes.
+    """Read a stock folder by our reader; return its network and its checkpoint.
 
     Raises:
         ExportError: the folder cannot be read, or parameters differ from ``network``'s.
@@ -194,7 +196,7 @@ def read_again(
         written = load_checkpoint(folder)
         read = written.build()
     except ValueError as error:
-        raise ExportError(f"the folder cannot be read again: {error}") from None
+        raise ExportError(f"the folder cannot be reloaded: {error}") from None
     is_bf16 = stored_precision(architecture) == "bf16"
     values = dict(read.named_parameters())
     for name, parameter in network.named_parameters():
@@ -202,15 +204,15 @@ def read_again(
         if is_bf16:
             expected = expected.bfloat16().float()
         if name not in values or not torch.equal(values[name], expected):
-            raise ExportError(f"{name} differs in the folder when it is read again")
+            raise ExportError(f"{name} differs in the reloaded folder")
     return read, written
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``stock_worker`` finds in a fresh process.
+    """Run a job by ``stock_worker`` in a fresh process and return its findings.
 
     Raises:
-        ExportError: it failed, or took too long.
+        ExportError: it failed, or reached the timeout.
     """
     # ``-P`` and a script's path: neither this folder nor that of the script can be imported from.
     command = [sys.executable, "-P", str(Path(stock_worker.__file__).resolve())]
@@ -218,7 +220,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _batches(workload: Workload) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Batches of inputs, and which tokens are no padding where some are."""
+    """Yield batches of inputs, each with the mask of tokens, ``None`` without padding."""
     generator = torch.Generator().manual_seed(0)
     if workload.is_image:
         yield torch.randn((_BATCH, *workload.input_shape), generator=generator), None

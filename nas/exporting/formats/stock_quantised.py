@@ -12,7 +12,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nas.core.files import read_json, write_json
-from nas.exporting.formats.stock import CLASSES, Proof, prove, read_again, run
+from nas.exporting.formats.stock import (
+    CLASSES,
+    LoadVerification,
+    reload,
+    run,
+    verify_folder,
+)
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import compress
 from search_spaces.compression.quantize import (
@@ -38,28 +44,28 @@ _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _KEY = "quantization_config"
 
 
-def quantise_and_prove(
+def quantise_and_verify(
     folder: Path, checkpoint: Checkpoint, network: nn.Module, architecture: Architecture
-) -> Proof:
-    """Quantise a folder's blocks in place, and prove it by ``transformers`` in a fresh process.
+) -> LoadVerification:
+    """Quantise a folder's blocks in place; verify by ``transformers`` in a fresh process.
 
     ``config.json`` gains a ``quantization_config``, and the header of the weights torchao's types.
-    Each quantised weight must equal that of ``compress`` to the bit.
+    Each quantised weight must be that of ``compress`` to the bit.
 
     Args:
-        folder: Dense, as ``write_checkpoint`` or ``write_new`` wrote it.
-        checkpoint: The parent, or what describes the network.
+        folder: Folder with dense weights, of ``write_checkpoint`` or ``write_new``.
+        checkpoint: The parent, or the description of a network without one.
         network: The dense network of ``architecture``.
         architecture: One with a precision of ``QUANTISED_PRECISIONS``.
 
     Raises:
         ExportError: ``transformers`` cannot quantise or load it, or weights or outputs differ.
     """
-    read, written = read_again(folder, network, architecture)
+    read, written = reload(folder, network, architecture)
     compressed = compress(read, architecture)
     names = _quantise(folder, checkpoint, architecture)
-    exact = _stood_for(checkpoint, compressed, architecture)
-    return prove(
+    exact = _dequantised(checkpoint, compressed, architecture)
+    return verify_folder(
         folder,
         written.workload,
         written.architecture.style,
@@ -72,7 +78,7 @@ def quantise_and_prove(
 def _quantise(
     folder: Path, checkpoint: Checkpoint, architecture: Architecture
 ) -> Mapping[str, str]:
-    """Quantise the folder; return the class's parameters by the names of quantised tensors."""
+    """Quantise the folder; return the class's parameter of each quantised tensor, by its name."""
     precision = quantised_precision(architecture)
     assert precision is not None
     tensors = read_header(folder / WEIGHTS)
@@ -97,10 +103,10 @@ def _quantise(
     return names
 
 
-def _stood_for(
+def _dequantised(
     checkpoint: Checkpoint, network: Transformer, architecture: Architecture
 ) -> dict[str, Tensor]:
-    """What the quantised weights of ``network`` stand for, by their names in a folder."""
+    """Return the dequantised weights of ``network``'s quantised ones, by their stored names."""
     plain = build_network(architecture, checkpoint.workload)
     values: dict[str, Tensor] = dict(network.named_parameters())
     for name, module in network.named_modules():
@@ -114,7 +120,7 @@ def _stood_for(
 def _quantised(
     checkpoint: Checkpoint, architecture: Architecture, tensors: Mapping[str, Any]
 ) -> set[str]:
-    """Names in ``tensors`` of matrices of quantised blocks."""
+    """Return the names in ``tensors`` of the matrices of quantised blocks."""
     blocks = tuple(
         f"{placed.path}."
         for placed in architecture.placed_blocks

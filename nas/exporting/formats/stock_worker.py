@@ -1,7 +1,7 @@
 """Load a folder by ``transformers`` alone, or by its own ``model.py``, and compare its outputs.
 
-Run by its path in a fresh process, in which nothing of JouleNAS can be imported. stdin has the job
-as one JSON object, stdout the findings as another. A job with a folder ``to`` quantises instead.
+Run by its path in a fresh process, in which nothing of JouleNAS can be imported. The job is one
+JSON object on stdin, the findings are one on stdout. A job with a folder ``to`` quantises instead.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _OURS = ("experiments", "nas", "predictors", "search_spaces")
 
 
 class _Blocked:
-    """Refuse to import what the folder must not need."""
+    """Import hook that refuses packages of JouleNAS, which the folder must not need."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
         """Raise ``ImportError`` for packages of JouleNAS."""
         if name.partition(".")[0] in _OURS:
-            raise ImportError(f"{name} must not be needed by a folder of a stock class")
+            raise ImportError(f"{name} must not be imported to load an exported folder")
 
 
 def main() -> int:
@@ -39,7 +39,7 @@ def main() -> int:
     result = do(job)
     loaded = sorted({name.partition(".")[0] for name in sys.modules} & set(_OURS))
     if loaded:
-        raise RuntimeError(f"nothing of JouleNAS may be loaded, got {', '.join(loaded)}")
+        raise RuntimeError(f"no package of JouleNAS must be loaded, got {', '.join(loaded)}")
     json.dump(result, out)
     out.close()
     return 0
@@ -53,7 +53,7 @@ def do(job: Mapping[str, Any]) -> dict[str, Any]:
 def quantise(job: Mapping[str, Any]) -> dict[str, Any]:
     """Write the network of the job's folder to ``to``, its tensors ``quantised`` by ``by``.
 
-    Returns the parameters of the class that hold these tensors, by the tensors' names.
+    Returns the class's parameter of each of these tensors, by the tensor's name.
     """
     import transformers
 
@@ -69,9 +69,9 @@ def quantise(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(network: Any, job: Mapping[str, Any]) -> dict[str, str]:
-    """The parameter of each tensor that is to be quantised.
+    """Return the class's parameter of each tensor that is to be quantised.
 
-    Classes call their modules otherwise than files do, so that the values decide.
+    Names of modules and of stored tensors differ, so equal values identify the parameter.
     """
     import torch
     from safetensors.torch import load_file
@@ -139,18 +139,18 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_weight(network: Any, name: str, expected: Tensor) -> None:
-    """Raise ``ValueError`` unless a quantised weight stands for exactly the ``expected`` one."""
+    """Raise ``ValueError`` unless the dequantised weight equals ``expected`` to the bit."""
     import torch
 
     weight = network.get_parameter(name).dequantize()
     if not torch.equal(weight.to(expected.dtype), expected):
-        raise ValueError(f"{name} must be quantised as JouleNAS quantises it, and differs")
+        raise ValueError(f"{name} must equal JouleNAS's quantised weight, and differs")
 
 
 def load_stock(job: Mapping[str, Any], **how: Any) -> tuple[Any, dict[str, Any]]:
     """Return the network of the job's folder in evaluation mode, and facts about its class.
 
-    The job's ``dtype`` is the type of its weights, ``auto`` for that of the configuration.
+    The job's ``dtype`` is the type of the weights; ``auto`` takes the configuration's.
     """
     import transformers
 
@@ -183,11 +183,11 @@ def _by_its_module(job: Mapping[str, Any]) -> tuple[Callable[..., Any], dict[str
 def outputs_of(
     network: Callable[..., Any], inputs: Tensor, keep: Tensor | None, job: Mapping[str, Any]
 ) -> Tensor:
-    """Return the network's outputs in the form of the job's; ``keep`` marks what no padding is."""
+    """Return the network's outputs in JouleNAS's form; ``keep`` is the mask of tokens."""
     import torch
 
     if job["class"] is None:
-        # Written for JouleNAS's outputs; it masks padding itself.
+        # The module returns JouleNAS's outputs and masks padding itself.
         own: Tensor = network(inputs)
         return own.transpose(1, 2) if job["kind"] == "question_answering" else own
     mask = {} if keep is None else {"attention_mask": keep.long()}
@@ -216,7 +216,7 @@ def _pooled(returned: Any, keep: Tensor | None, pooling: str) -> Tensor:
     if pooling == "last":
         return stream[torch.arange(len(stream)), lengths - 1]
     if pooling != "mean":
-        raise ValueError(f"pooling must be one that a stock class is read by, got {pooling}")
+        raise ValueError(f"pooling must be pooler, cls, last or mean, got {pooling}")
     kept = torch.ones(stream.shape[:2]) if keep is None else keep.float()
     return (stream * kept[..., None]).sum(dim=1) / lengths[:, None]
 

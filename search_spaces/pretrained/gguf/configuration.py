@@ -1,4 +1,4 @@
-"""Configurations of the Llama type from GGUF metadata, in Hugging Face's keys, and back."""
+"""Convert configurations of the Llama type between GGUF metadata and Hugging Face's keys."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from search_spaces.pretrained.files.config import (
 )
 
 ARCHITECTURE = "general.architecture"
-# Architectures of GGUF, and the classes of transformers that compute the same.
+# Architectures of GGUF, and the classes of transformers that compute them.
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
 }
 TOKENS = "tokenizer.ggml.tokens"
-# Keys of config.json with tokens, and those of GGUF.
+# Keys of special tokens in config.json and in GGUF.
 TOKEN_NUMBERS = {
     "bos_token_id": "tokenizer.ggml.bos_token_id",
     "eos_token_id": "tokenizer.ggml.eos_token_id",
     "pad_token_id": "tokenizer.ggml.padding_token_id",
 }
-# Keys that must have these values where they are there; without the architecture's name.
+# Allowed values of keys that may be absent; keys without the architecture's name.
 _REQUIRED: Mapping[str, tuple[object, ...]] = {
     "attention.causal": (True,),
     "attention.sliding_window": (0,),
@@ -38,7 +38,7 @@ _REQUIRED: Mapping[str, tuple[object, ...]] = {
     "expert_used_count": (0,),
     "use_parallel_residual": (False,),
 }
-# Keys of files for contexts longer than pretraining's, without an effect on outputs.
+# Keys about contexts longer than pretraining's. They have no effect on outputs.
 _HARMLESS = frozenset({"rope.scaling.finetuned", "rope.scaling.original_context_length"})
 _SCALING = "rope.scaling.type"
 
@@ -47,7 +47,7 @@ def architecture_of(metadata: Mapping[str, Any], path: Path) -> str:
     """Return the architecture that a file names.
 
     Raises:
-        ValueError: it is of another than the Llama type.
+        ValueError: the architecture is not of the Llama type.
     """
     return Config(metadata, path).choice(ARCHITECTURE, {name: name for name in CLASSES})
 
@@ -60,7 +60,7 @@ class _Hyperparameters:
         self.metadata = metadata
 
     def key(self, name: str) -> str:
-        """The whole key."""
+        """Return the key with the architecture's name."""
         return self._prefix + name
 
     def integer(self, name: str, default: int | None = None, *, most: int = 2**20) -> int:
@@ -82,7 +82,7 @@ class _Hyperparameters:
         self._config.require(self.key(name), values)
 
     def check_read(self) -> None:
-        """Raise ``ValueError`` naming a key that was not read: it may change outputs."""
+        """Raise ``ValueError`` for a key that was not read, since it may change outputs."""
         unread = self._config.unread({self.key(name) for name in _HARMLESS})
         for key in unread:
             if key.startswith(self._prefix):
@@ -96,9 +96,10 @@ def configuration(
     """Return the values of ``config.json`` that a file's metadata describes.
 
     Args:
-        metadata: The file's, by key.
+        metadata: The file's values by key.
         path: The file.
-        tensors: Shapes by name; the names say which biases there are, and a tied head.
+        tensors: Shapes by name, whose names decide which biases exist and whether the head is
+            tied.
 
     Raises:
         ValueError: a value is missing, not allowed or not supported; the message names the key.
@@ -137,7 +138,10 @@ def configuration(
 
 
 def _head_size(read: _Hyperparameters, width: int, heads: int, path: Path) -> int:
-    """The size of heads, by default the width by their number; all of it is rotated."""
+    """Return the size of heads, by default the width divided by their number.
+
+    All features of a head must be rotated.
+    """
     key, rotated = "attention.key_length", "rope.dimension_count"
     if read.key(key) in read.metadata:
         size = read.integer(key, most=MOST_HEAD_SIZE)
@@ -156,7 +160,7 @@ def _head_size(read: _Hyperparameters, width: int, heads: int, path: Path) -> in
 
 
 def _scaling(read: _Hyperparameters) -> dict[str, Any] | None:
-    """Scaled rotary positions as ``rope_scaling``."""
+    """Return the scaling of rotary positions as ``rope_scaling``, ``None`` without one."""
     read.require("rope.scale_linear", (1, 1.0))
     read.require("rope.scaling.attn_factor", (1, 1.0))
     factor = read.number("rope.scaling.factor", 1.0)
@@ -168,7 +172,7 @@ def _scaling(read: _Hyperparameters) -> dict[str, Any] | None:
 def _vocabulary(
     read: _Hyperparameters, metadata: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]]
 ) -> int:
-    """The number of tokens: the file's word, else its tokens', else that of embeddings."""
+    """Return the vocabulary's size: the file's, else that of its tokens, else of embeddings."""
     tokens = metadata.get(TOKENS)
     rows = tensors.get("token_embd.weight", (1,))[0]
     default = len(tokens) if isinstance(tokens, list) and tokens else rows
@@ -186,13 +190,13 @@ def _token_numbers(metadata: Mapping[str, Any], path: Path) -> dict[str, int | N
 def hyperparameters(
     architecture: Architecture, kind: str, vocab_size: int, longest: int
 ) -> dict[str, Any]:
-    """Return the metadata of a network, with keys of the architecture ``kind``.
+    """Return the metadata of a network, with keys of GGUF's architecture ``kind``.
 
     Args:
-        architecture: Of the Llama type, with equal layers.
+        architecture: One of the Llama type, with equal layers.
         kind: One of ``CLASSES``.
-        vocab_size: Number of tokens.
-        longest: Most tokens of a text.
+        vocab_size: Number of tokens in the vocabulary.
+        longest: Maximum number of tokens in a text.
     """
     layer, style = architecture.layers[0], architecture.style
     attention = layer.attention

@@ -1,4 +1,4 @@
-"""Headers of GGUF files: metadata, and where each tensor is, checked before anything is allocated.
+"""Read headers of GGUF files: metadata and positions of tensors, checked before allocation.
 
 The format: four bytes ``GGUF``, a version, two counts, then keys with values, then descriptions of
 tensors, and after padding the tensors' bytes (https://github.com/ggml-org/ggml/blob/master/docs/
@@ -20,19 +20,19 @@ from search_spaces.pretrained.files.config import shown
 from search_spaces.pretrained.gguf.package import READABLE, TensorType, types_by_code
 
 MAGIC = b"GGUF"
-# Greatest length of a header in bytes; vocabularies of 256,000 tokens have some 12 MB.
+# Maximum length of a header in bytes; one with a vocabulary of 256,000 tokens has some 12 MB.
 MOST_HEADER = 2**25
 _VERSIONS = (2, 3)
 _MOST_KEY, _MOST_NAME, _MOST_DIMENSIONS, _MOST_ALIGNMENT = 200, 200, 4, 2**16
 _ALIGNMENT, _DEFAULT_ALIGNMENT = "general.alignment", 32
-# Numbers of types of values, and their forms.
+# ``struct`` formats of scalar values by the number of their type.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 10: "Q", 11: "q", 12: "d"}
 _FLOAT32, _BOOL, _TEXT, _ARRAY = 6, 7, 8, 9
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor: its type, its shape with rows last but one, and its first byte."""
+    """One tensor: its type, its shape in torch's order, and its first byte in the file."""
 
     name: str
     kind: TensorType
@@ -41,15 +41,15 @@ class StoredTensor:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of all values."""
+        """Number of bytes of all values."""
         return math.prod(self.shape[:-1]) * self.kind.n_bytes(self.shape[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What a file has before its values: metadata by key, and tensors by name.
+    """Header of a file: metadata by key, and tensors by name.
 
-    Values are texts, numbers and truth values; arrays are lists of texts or arrays of ``numpy``.
+    Values are texts, numbers and booleans; arrays are lists of texts or ``numpy`` arrays.
     """
 
     path: Path
@@ -61,8 +61,8 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """Return the metadata and tensors of a GGUF file.
 
     Raises:
-        ValueError: the file is truncated, or its header is no description of exactly its bytes,
-            or a tensor has a type that is not read; the message names the file and the field.
+        ValueError: the file is truncated, its header does not describe exactly its bytes, or a
+            tensor's type is not supported; the message names the file and the field.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -81,14 +81,14 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 
 class _Cursor:
-    """Reads a header's bytes in order; none beyond its end."""
+    """Read a header's bytes in order, none beyond its end."""
 
     def __init__(self, path: Path, data: bytes, size: int) -> None:
         self.path, self._data, self._size, self.position = path, data, size, 0
 
     @property
     def n_left(self) -> int:
-        """Bytes that are left."""
+        """Number of bytes that are left."""
         return len(self._data) - self.position
 
     def take(self, count: int, what: str) -> bytes:
@@ -104,7 +104,7 @@ class _Cursor:
         return self._data[begin : self.position]
 
     def number(self, form: str, what: str) -> Any:
-        """Return a number of ``struct``'s form."""
+        """Return a number of the ``struct`` format ``form``."""
         return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}"), what))[0]
 
     def text(self, what: str, most: int = MOST_HEADER) -> str:
@@ -123,7 +123,7 @@ def _metadata(cursor: _Cursor, count: int) -> dict[str, Any]:
     for _ in range(count):
         key = printable(cursor.text(f"a key after {len(values)} others", _MOST_KEY))
         if key in values:
-            raise ValueError(f"{cursor.path}: the key {key!r} stands there twice")
+            raise ValueError(f"{cursor.path}: the key {key!r} must appear once, and appears twice")
         values[key] = _value(cursor, cursor.number("I", key), key)
     return values
 
@@ -145,7 +145,7 @@ def _value(cursor: _Cursor, kind: int, key: str) -> Any:
 def _array(cursor: _Cursor, key: str) -> Any:
     kind, count = cursor.number("I", key), cursor.number("Q", key)
     if kind == _TEXT:
-        # Each has a length at least, so a wrong count ends with the file.
+        # Each text takes some bytes, so reading a wrong count stops at the end of the file.
         return [cursor.text(key) for _ in range(count)]
     form = "B" if kind == _BOOL else _SCALARS.get(kind)
     if form is None:
@@ -172,14 +172,14 @@ def _alignment(path: Path, metadata: dict[str, Any]) -> int:
 
 
 def _tensors(cursor: _Cursor, count: int) -> list[StoredTensor]:
-    """Descriptions of tensors; ``begin`` is that from the first tensor's on."""
+    """Return descriptions of tensors, whose ``begin`` is relative to the first tensor's."""
     found: list[StoredTensor] = []
     names: set[str] = set()
     for _ in range(count):
         name = cursor.text(f"the name of tensor {len(found)}", _MOST_NAME)
         where = f"{cursor.path}: {name!r}"
         if name in names:
-            raise ValueError(f"{where} must stand there once")
+            raise ValueError(f"{where} must appear once, and appears twice")
         names.add(name)
         n_dimensions = cursor.number("I", f"{name!r}.dimensions")
         if not 1 <= n_dimensions <= _MOST_DIMENSIONS:
@@ -213,7 +213,10 @@ def _aligned(position: int, alignment: int) -> int:
 def _placed(
     path: Path, found: list[StoredTensor], first: int, size: int, metadata: dict[str, Any]
 ) -> dict[str, StoredTensor]:
-    """Tensors with their places in the file: without overlaps, and without gaps but padding."""
+    """Return tensors by name with their positions in the file.
+
+    Tensors must not overlap, and padding is the only gap allowed between them.
+    """
     alignment, position = _alignment(path, metadata), 0
     placed = {}
     for each in sorted(found, key=lambda tensor: tensor.begin):

@@ -1,8 +1,8 @@
-"""Names of tensors in GGUF files and in Hugging Face's, and rows in another order.
+"""Convert names of tensors between GGUF and Hugging Face, and find tensors with reordered rows.
 
-llama.cpp rotates neighbouring features of the architecture ``llama``, so its files have the rows
-of queries and keys in another order: of each head the first of its first half, the first of its
-second half, the second of its first half, and so on.
+For the architecture ``llama``, llama.cpp rotates neighbouring features. Its files therefore
+interleave the two halves of each head's rows of queries and keys: the first row of the first half,
+the first of the second half, the second of the first half, and so on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from search_spaces.pretrained.families.family import Stored
 from search_spaces.pretrained.families.llama import LLAMA
 from search_spaces.pretrained.gguf.package import tensor_name
 
-# Scaled rotary positions of Llama 3, from which the configuration follows.
+# Factors of Llama 3's scaled rotary positions; the configuration is derived from them.
 ROTARY_FACTORS = "rope_freqs.weight"
 _INTERLEAVED = "llama"
 _HEAD = "lm_head"
@@ -42,7 +42,7 @@ def _sources() -> Iterable[Stored | str]:
 def check_names(
     names: Iterable[str], architecture: str, depth: int, *, is_tied: bool, path: Path
 ) -> None:
-    """Raise ``ValueError`` unless there is a weight for each module, and nothing without a use."""
+    """Raise ``ValueError`` if a module's weight is missing, or a tensor belongs to no module."""
     known, present = modules(architecture), set(names)
     required = {
         f"{name.replace('{i}', str(layer))}.weight"
@@ -52,13 +52,13 @@ def check_names(
     }
     missing = min(required - present, default=None)
     if missing is not None:
-        raise ValueError(f"{path} must hold the tensor {missing!r}, and does not")
+        raise ValueError(f"{path} must contain the tensor {missing!r}, and does not")
     biases = {name.removesuffix("weight") + "bias" for name in required}
     unused = min(present - required - biases - {ROTARY_FACTORS}, default=None)
     if unused is not None:
         raise ValueError(
-            f"{path}: {unused!r} must be left out: no part of a network of {depth} layers is "
-            f"named so"
+            f"{path}: {unused!r} must be left out: a network of {depth} layers has no tensor of "
+            f"this name"
         )
 
 
@@ -71,7 +71,7 @@ def network_name(name: str, architecture: str) -> str:
 
 
 def stored_name(name: str, architecture: str) -> str:
-    """Return GGUF's name of a tensor of Hugging Face's name."""
+    """Return GGUF's name of a tensor by its name of Hugging Face."""
     module, _, last = name.rpartition(".")
     if not module.startswith((LLAMA.prefix, _HEAD)):
         module = LLAMA.prefix + module
@@ -82,7 +82,10 @@ def stored_name(name: str, architecture: str) -> str:
 
 
 def interleaved_heads(name: str, architecture: str, heads: int, kv_heads: int) -> int:
-    """Return the heads whose rows a tensor of Hugging Face's ``name`` has interleaved, else 0."""
+    """Return the number of heads whose rows are interleaved in a tensor, 0 for other tensors.
+
+    ``name`` is Hugging Face's.
+    """
     if architecture != _INTERLEAVED:
         return 0
     of_module: Mapping[str, int] = {"q_proj": heads, "k_proj": kv_heads}

@@ -1,4 +1,4 @@
-"""The ``gguf`` package: types of tensors, their quantisation, names of tensors, and its writer."""
+"""Wrap the ``gguf`` package: types of tensors, quantisation, names of tensors, and its writer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VERSION_OF_QUANTISATION = "general.quantization_version"
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A type of stored values: ``block_values`` neighbours of a row take ``block_bytes``."""
+    """Type of stored values: ``block_values`` neighbours in a row take ``block_bytes`` bytes."""
 
     name: str
     block_values: int
@@ -36,7 +36,7 @@ class TensorType:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A tensor to be written: its name, its type, and its values in fp32."""
+    """Tensor to be written: its name, its type, and its values in fp32."""
 
     name: str
     kind: str
@@ -59,7 +59,7 @@ def _gguf() -> ModuleType:
 
 @cache
 def types_by_code() -> Mapping[int, TensorType]:
-    """Return every type that the format has, by its number in files."""
+    """Return every type of the format by its number in files."""
     gguf = _gguf()
     return {
         int(kind): TensorType(kind.name, *gguf.GGML_QUANT_SIZES[kind])
@@ -81,7 +81,7 @@ def file_type(name: str) -> int:
 def dequantised(rows: NDArray[np.uint8], kind: str) -> NDArray[np.float32]:
     """Return the values of rows of bytes ``(n_rows, n_bytes)``."""
     gguf = _gguf()
-    # Scales that are no numbers give NaN, which readers refuse.
+    # Scales of NaN give values of NaN, which callers refuse.
     with np.errstate(all="ignore"):
         values: NDArray[np.float32] = gguf.dequantize(rows, gguf.GGMLQuantizationType[kind])
     return values
@@ -96,7 +96,7 @@ def quantised(values: NDArray[np.float32], kind: str) -> NDArray[Any]:
 
 
 def tensor_name(architecture: str, module: str) -> str | None:
-    """Return what GGUF calls a module of ``transformers``, ``None`` where it has no name.
+    """Return GGUF's name of a module of ``transformers``, ``None`` if it has none.
 
     ``{i}`` in a name is the number of a layer.
     """
@@ -115,9 +115,9 @@ def _names(architecture: str) -> Any:
 def write_file(
     path: Path, architecture: str, metadata: Mapping[str, Any], tensors: Iterable[Written]
 ) -> None:
-    """Write a file; of the encoded tensors one is in memory at a time.
+    """Write a file, with one encoded tensor in memory at a time.
 
-    Values of ``metadata`` are texts, truth values, integers (``uint32``), floats (``float32``) and
+    Values of ``metadata`` are texts, booleans, integers (``uint32``), floats (``float32``) and
     lists of texts, integers (``int32``) or floats.
 
     Raises:
@@ -148,7 +148,7 @@ def write_file(
 def _encoded(tensor: Written) -> NDArray[Any]:
     rows = quantised(tensor.values, tensor.kind)
     if tensor.kind != "F32":
-        # Values and scales of 16 bits may be infinite.
+        # Values and scales may overflow 16 bits.
         again = dequantised(rows.view(np.uint8), tensor.kind)
         if not np.isfinite(again).all():
             raise ValueError(

@@ -1,7 +1,7 @@
-"""How texts are cut before byte pairs are merged, by the names of ``tokenizer.ggml.pre``.
+"""Rules that split texts before byte pairs are merged, by the names of ``tokenizer.ggml.pre``.
 
-llama.cpp has the rules of each name in its code. These are the equal ones of the ``tokenizers``
-library, as the models' own ``tokenizer.json`` have them.
+llama.cpp defines the rules of each name in its code. These are the equivalent rules of the
+``tokenizers`` library, as in the models' own ``tokenizer.json``.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 @dataclass(frozen=True, slots=True)
 class PreTokenizer:
-    """Rules of one name.
+    """Rules for one name.
 
     Attributes:
         pattern: Regular expression of pieces; ``None`` for GPT-2's.
-        has_single_digits: Each digit is a piece, before ``pattern`` is applied.
-        is_composed: Characters are composed first (NFC).
-        ignores_merges: A piece that is a token is not cut further.
-        adds_begin: The token that begins a text is added, unless the file says otherwise.
+        has_single_digits: Whether each digit is a piece before ``pattern`` is applied.
+        is_composed: Whether characters are composed first (NFC).
+        ignores_merges: Whether a piece that is a token is not split further.
+        adds_begin: Whether a begin token is added if the file does not decide it.
     """
 
     pattern: str | None = None
@@ -62,7 +62,7 @@ _LLAMA3 = PreTokenizer(
     rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}{{1,3}}|{_REST}", ignores_merges=True, adds_begin=True
 )
 _QWEN2 = PreTokenizer(rf"{_CONTRACTIONS}|{_WORDS}|\p{{N}}|{_REST}", is_composed=True)
-# The first name of equal rules is the one that is written.
+# Of names with equal rules, files are written with the first.
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     "gpt-2": PreTokenizer(),
     "smollm": PreTokenizer(has_single_digits=True),

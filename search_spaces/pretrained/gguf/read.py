@@ -1,4 +1,4 @@
-"""Read GGUF files as checkpoints: the parts that a folder of Hugging Face's has."""
+"""Read GGUF files as checkpoints: the parts that a Hugging Face folder has."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _MOST_TEXT = 100
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """A file as the parts of a checkpoint's folder.
+    """GGUF file as the parts of a checkpoint's folder.
 
     Attributes:
         path: The file.
-        files: JSON files that a folder would have, by name; ``config.json`` is among them.
+        files: Contents of a folder's JSON files by name, ``config.json`` among them.
         entries: Tensors by Hugging Face's names.
-        license: Licence that the file names, ``None`` where it names none.
+        license: Licence that the file names, or ``None``.
     """
 
     path: Path
@@ -54,15 +54,15 @@ class GgufFile:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The values of ``config.json``."""
+        """Values of ``config.json``."""
         return self.files[CONFIG]
 
 
 def gguf_in(path: Path) -> Path | None:
-    """Return the GGUF file that ``path`` is, or the one in a folder without safetensors.
+    """Return ``path`` if it is a GGUF file, or the one in a folder without safetensors.
 
     Raises:
-        ValueError: a folder has several, or its file is a link that leads out of it.
+        ValueError: the folder has several, or its file is a link to outside the folder.
     """
     if path.is_file():
         return path if path.suffix == SUFFIX else None
@@ -71,7 +71,7 @@ def gguf_in(path: Path) -> Path | None:
     names = sorted(each.name for each in path.glob(f"*{SUFFIX}"))
     if len(names) > 1:
         listed = printable(", ".join(names))[:300]
-        raise ValueError(f"{path} must hold one GGUF file; give one of {listed}")
+        raise ValueError(f"{path} must contain one GGUF file: name one of {listed}")
     return Folder(path).require(names[0]) if names else None
 
 
@@ -108,7 +108,7 @@ def read_gguf(path: Path) -> GgufFile:
 
 
 def _scaling(header: GgufHeader, values: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Scaled rotary positions that the file has as a tensor."""
+    """Return the ``rope_scaling`` that the file stores as a tensor of factors."""
     tensor, where = header.tensors[ROTARY_FACTORS], f"{header.path}: {ROTARY_FACTORS!r}"
     size = int(values["head_dim"])
     if tensor.kind.name != "F32" or tensor.shape != (size // 2,):
@@ -125,7 +125,7 @@ def _scaling(header: GgufHeader, values: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def _entries(header: GgufHeader, architecture: str, values: Mapping[str, Any]) -> dict[str, Entry]:
-    """Tensors by Hugging Face's names, with what turns their rows into values."""
+    """Return tensors by Hugging Face's names, with the decoders of their rows."""
     entries = {}
     for stored, tensor in header.tensors.items():
         if stored == ROTARY_FACTORS:
@@ -148,7 +148,7 @@ def _entries(header: GgufHeader, architecture: str, values: Mapping[str, Any]) -
 
 
 def _encoding(tensor: StoredTensor, heads: int) -> Encoding:
-    # A vector has rows of one value.
+    # A vector is read as rows of one value.
     n_values = tensor.shape[-1] if len(tensor.shape) > 1 else 1
     kind = tensor.kind
     decode = _cast if kind.name in DTYPES else _dequantise
@@ -156,7 +156,7 @@ def _encoding(tensor: StoredTensor, heads: int) -> Encoding:
 
 
 def _cast(rows: Tensor, *, kind: str) -> Tensor:
-    # Copied, since values may begin at odd addresses.
+    # Copied, since values may be unaligned.
     return rows.clone().view(DTYPES[kind])
 
 
@@ -165,7 +165,7 @@ def _dequantise(rows: Tensor, *, kind: str) -> Tensor:
 
 
 def _short(value: Any) -> str | None:
-    """A text of the metadata in one line; ``None`` for other values."""
+    """Return a text of the metadata in one line, ``None`` for other values."""
     if not isinstance(value, str) or not value.strip():
         return None
     return printable(value.strip())[:_MOST_TEXT]

@@ -1,4 +1,4 @@
-"""Scaled rotary positions of Llama 3, which GGUF files have as factors of their frequencies."""
+"""Scaled rotary positions of Llama 3, which GGUF files store as factors of the frequencies."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def scaling_of(
 ) -> dict[str, Any] | None:
     """Return the ``rope_scaling`` that gives ``factors``; ``None`` for factors of 1.
 
-    A file has the factors alone. The lengths and bounds of Llama 3.1 to 3.3 are tried with the
-    largest factor.
+    A file stores the factors only. They are compared with those that the lengths and bounds of
+    Llama 3.1 to 3.3 give with the largest factor.
 
     Raises:
-        ValueError: other factors; the message begins with ``where``.
+        ValueError: the factors are others; the message begins with ``where``.
     """
     largest = float(factors.max())
     if factors.shape == (head_size // 2,) and np.isfinite(factors).all() and largest >= 1:

@@ -1,7 +1,7 @@
-"""Tokenizers inside GGUF files as ``tokenizer.json`` and ``tokenizer_config.json``.
+"""Convert tokenizers inside GGUF files to ``tokenizer.json`` and ``tokenizer_config.json``.
 
-Two models of llama.cpp are read: ``gpt2``, pairs of bytes with merges, and ``llama``,
-SentencePiece's pairs of characters with scores and a fallback to bytes.
+Two models of llama.cpp are supported: ``gpt2``, byte-level BPE with merges, and ``llama``,
+SentencePiece's BPE of characters with scores and a fallback to bytes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MODEL, PRE = "tokenizer.ggml.model", "tokenizer.ggml.pre"
 TYPES, SCORES, MERGES = (f"tokenizer.ggml.{name}" for name in ("token_type", "scores", "merges"))
 ADD_BEGIN, ADD_END = "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"
 ADD_SPACE, CHAT_TEMPLATE = "tokenizer.ggml.add_space_prefix", "tokenizer.chat_template"
-# Names of special tokens in tokenizer_config.json, and their keys.
+# Keys of special tokens by their names in tokenizer_config.json.
 SPECIAL = {
     "bos_token": "tokenizer.ggml.bos_token_id",
     "eos_token": "tokenizer.ggml.eos_token_id",
@@ -33,7 +33,7 @@ BYTE_PAIRS, SENTENCE_PIECE, NO_TOKENIZER = "gpt2", "llama", "none"
 # SentencePiece's character for a space.
 SPACE = "\u2581"
 N_BYTES = 256
-# Greatest length of a token; every place in a token of SentencePiece's is tried.
+# Maximum length of a token: SentencePiece's merges are sought at every place in a token.
 _MOST_CHARACTERS = 512
 
 
@@ -50,13 +50,13 @@ class TokenType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """The tokens of a file, by number, and the kind of each."""
+    """Tokens of a file by number, and the kind of each."""
 
     texts: Sequence[str]
     kinds: Sequence[int]
 
     def vocabulary(self) -> dict[str, int]:
-        """Numbers by text, without unused ones."""
+        """Return numbers by text, without unused tokens."""
         return {
             text: number
             for number, (text, kind) in enumerate(zip(self.texts, self.kinds, strict=True))
@@ -64,7 +64,7 @@ class _Tokens:
         }
 
     def added(self, *, with_unknown: bool) -> list[dict[str, Any]]:
-        """The tokens that are found in texts as a whole."""
+        """Return the ``added_tokens``, which texts are split at before anything else."""
         special = {TokenType.CONTROL, TokenType.UNKNOWN} if with_unknown else {TokenType.CONTROL}
         return [
             {
@@ -84,11 +84,10 @@ class _Tokens:
 def tokenizer_files(
     metadata: Mapping[str, Any], path: Path, vocab_size: int, longest: int
 ) -> dict[str, dict[str, Any]]:
-    """Return ``tokenizer.json`` and ``tokenizer_config.json`` by name; none without a tokenizer.
+    """Return ``tokenizer.json`` and ``tokenizer_config.json`` by name, if there is a tokenizer.
 
     Raises:
-        ValueError: the tokenizer is not valid, or none that these files can describe; the message
-            names the key.
+        ValueError: the tokenizer is not valid or not supported; the message names the key.
     """
     config = Config(metadata, path)
     if metadata.get(MODEL, NO_TOKENIZER) == NO_TOKENIZER:
@@ -190,11 +189,11 @@ def _sentence_piece(config: Config, tokens: _Tokens) -> dict[str, Any]:
 
 
 def _merges_by_score(config: Config, tokens: _Tokens, scores: Sequence[float]) -> list[list[str]]:
-    """Pairs of tokens that join to a third, those of the highest score first.
+    """Return pairs of tokens that join to a third, in decreasing order of its score.
 
-    SentencePiece has scores of tokens rather than merges: of all neighbours in a text those are
-    joined first whose token has the highest. Of equal ones the first in the text, which merges
-    cannot say.
+    SentencePiece has scores of tokens rather than merges: it first joins the neighbours in a text
+    whose joint token has the highest score. Of equal scores it takes the first in the text, an
+    order that merges cannot express.
     """
     numbers = {
         text: number
@@ -233,7 +232,7 @@ def _texts(config: Config, key: str) -> list[str]:
 
 
 def _special(config: Config, tokens: _Tokens, name: str, default: int | None = None) -> str | None:
-    """The text of a special token, ``None`` where the file names none."""
+    """Return the text of a special token, ``None`` if the file names none."""
     key = SPECIAL[name]
     if config.take(key) is None:
         return None if default is None else tokens.texts[default]
@@ -244,7 +243,7 @@ def _special(config: Config, tokens: _Tokens, name: str, default: int | None = N
 
 
 def _template(config: Config, tokens: _Tokens, *, adds_begin: bool) -> dict[str, Any] | None:
-    """The tokens that are added around a text, as a ``post_processor``."""
+    """Return the ``post_processor`` that adds tokens around a text, ``None`` without any."""
     first = _special(config, tokens, "bos_token") if config.flag(ADD_BEGIN, adds_begin) else None
     last = _special(config, tokens, "eos_token") if config.flag(ADD_END, False) else None
     if first is None and last is None:
@@ -289,7 +288,7 @@ def _tokenizer(*, added: list[dict[str, Any]], **parts: Any) -> dict[str, Any]:
 
 
 def _use(config: Config, tokens: _Tokens, longest: int) -> dict[str, Any]:
-    """``tokenizer_config.json``."""
+    """Return the values of ``tokenizer_config.json``."""
     values: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,

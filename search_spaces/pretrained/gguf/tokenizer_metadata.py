@@ -1,7 +1,7 @@
-"""Tokenizers of checkpoints as GGUF metadata.
+"""Convert tokenizers of checkpoints to GGUF metadata.
 
-Nothing is written that would be read as another tokenizer: the metadata is read again, and what
-decides about tokens is compared.
+The metadata is converted back and every part that decides about tokens is compared, so that no
+file is written that would be read as another tokenizer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from search_spaces.pretrained.gguf.tokenizer import (
     tokenizer_files,
 )
 
-# The score of tokens that no pair joins to.
+# Score of tokens that are no result of a merge.
 _NEVER = -1e6
 _BYTES = "ByteLevel"
 
@@ -49,14 +49,14 @@ def tokenizer_metadata(
     """Return the metadata of a ``tokenizer.json``.
 
     Args:
-        content: The file's; ``None`` where there is no tokenizer.
+        content: The file's content; ``None`` without a tokenizer.
         use: The values of ``tokenizer_config.json``.
-        numbers: The values of ``config.json``, whose ``bos_token_id`` and such are read.
-        vocab_size: The network's number of tokens.
+        numbers: The values of ``config.json``, with ``bos_token_id`` and the like.
+        vocab_size: Number of tokens of the network.
         where: The file, for messages.
 
     Raises:
-        ValueError: GGUF cannot hold the tokenizer; the message names the part.
+        ValueError: GGUF does not support the tokenizer; the message names the part.
     """
     if content is None:
         return {MODEL: NO_TOKENIZER}
@@ -70,8 +70,8 @@ def tokenizer_metadata(
     for part, value in before.items():
         if value != after[part]:
             raise ValueError(
-                f"{where}: {part} has no equal in GGUF, whose tokenizers have pairs of bytes cut "
-                f"by {', '.join(PRE_TOKENIZERS)}, or SentencePiece's"
+                f"{where}: {part} is not supported in GGUF, whose tokenizers are byte-level BPE "
+                f"with the rules {', '.join(PRE_TOKENIZERS)}, or SentencePiece"
             )
     return metadata
 
@@ -114,13 +114,13 @@ def _metadata(
 
 
 def _as_read(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The metadata as a reader of files returns it."""
+    """Return the metadata in the types that ``read_gguf_header`` returns."""
     arrays = {key: np.asarray(metadata[key]) for key in (TYPES, SCORES) if key in metadata}
     return {**metadata, **arrays}
 
 
 def _texts(content: Mapping[str, Any], vocab_size: int) -> list[str]:
-    """The tokens by number; numbers without a token have a placeholder."""
+    """Return tokens by number, with placeholders for numbers without a token."""
     texts = [f"[PAD{number}]" for number in range(vocab_size)]
     for text, number in _vocabulary(content).items():
         texts[number] = text
@@ -150,13 +150,13 @@ def _kinds(content: Mapping[str, Any], texts: list[str]) -> list[int]:
 
 
 def _pair(merge: Any) -> tuple[str, str]:
-    """A merge, in the form since tokenizers 0.20 or in that before."""
+    """Return a merge, which is a list since tokenizers 0.20 and a text before."""
     first, second = merge.split(" ") if isinstance(merge, str) else merge
     return first, second
 
 
 def _scores(texts: list[str], merges: list[tuple[str, str]]) -> list[float]:
-    """Scores by which pairs are joined in the order of ``merges``."""
+    """Return scores of tokens that give the order of ``merges``."""
     ranks: dict[str, int] = {}
     for first, second in merges:
         ranks.setdefault(first + second, len(ranks))
@@ -164,7 +164,7 @@ def _scores(texts: list[str], merges: list[tuple[str, str]]) -> list[float]:
 
 
 def _rules_of(content: Mapping[str, Any]) -> str:
-    """The name of the rules by which texts are cut; the first where none are equal."""
+    """Return the name of the rules that split texts, the first name if none are equal."""
     part = list(_cutting(content))
     for name, rules in PRE_TOKENIZERS.items():
         ours = {
@@ -184,7 +184,7 @@ def _special(
     prefix: list[str],
     suffix: list[str],
 ) -> dict[str, int]:
-    """Numbers of special tokens: those around a text, those of the files."""
+    """Return numbers of special tokens: those added around a text, else those of the files."""
     around = {"bos_token": prefix, "eos_token": suffix}
     found = {}
     for name, key in SPECIAL.items():
@@ -202,7 +202,7 @@ def _special(
 
 
 def _around(step: Any) -> tuple[list[str], list[str]]:
-    """Tokens that a ``post_processor`` adds before and after a text."""
+    """Return the tokens that a ``post_processor`` adds before and after a text."""
     before: list[str] = []
     after: list[str] = []
     for each in _steps(step, "processors"):
@@ -214,20 +214,20 @@ def _around(step: Any) -> tuple[list[str], list[str]]:
                 else:
                     side.append(part["SpecialToken"]["id"])
         elif each["type"] != _BYTES:
-            # It is compared, and has no equal.
+            # Not supported: the comparison with the metadata fails on it.
             before.append(str(each))
     return before, after
 
 
 def _byte_characters() -> set[str]:
-    """The characters that stand for bytes: printable ones of Latin-1, others from 256 on."""
+    """Return byte-level BPE's characters of bytes: printable Latin-1, others from 256 on."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     n_others = N_BYTES - len(plain)
     return {chr(code) for code in (*plain, *range(N_BYTES, N_BYTES + n_others))}
 
 
 def _steps(step: Any, key: str) -> Iterator[dict[str, Any]]:
-    """The steps of a part in their order, without sequences around them."""
+    """Yield the steps of a part in their order, with nested sequences flattened."""
     if step is None:
         return
     if step["type"] == "Sequence":
@@ -238,9 +238,9 @@ def _steps(step: Any, key: str) -> Iterator[dict[str, Any]]:
 
 
 def _cutting(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What decides how a text is cut before pairs are joined."""
+    """Yield the parts that decide how a text is split before pairs are joined."""
     yield "normalizer", list(_steps(content.get("normalizer"), "normalizers"))
-    # Tokens do not depend on the first; files from before the second was written cut by it.
+    # Tokens do not depend on trim_offsets. Older files lack use_regex, which then is true.
     without, by_default = {"trim_offsets"}, {"use_regex": True}
     yield (
         "pre_tokenizer",
@@ -257,7 +257,7 @@ def _cutting(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _essence(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """All that decides about tokens, by the name of its part."""
+    """Yield all parts that decide about tokens, each with its name."""
     yield from _cutting(content)
     model, has_bytes = content["model"], bool(content["model"].get("byte_fallback"))
     yield "model.vocab", _vocabulary(content)

@@ -1,4 +1,4 @@
-"""``config.json`` of a network: its parent's, with other sizes."""
+"""Make ``config.json`` of a pruned network: its parent's with other sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from search_spaces.pretrained.checkpoint import Checkpoint
 from search_spaces.pretrained.families.family import SizeKeys
 from search_spaces.pretrained.writing.loadable import family_named
 
-# Where a configuration has the type of its weights: of transformers 5, and before.
+# Key of the type of weights, since transformers 5 and before.
 _DTYPE, _OLD_DTYPE = "dtype", "torch_dtype"
 
 
@@ -26,7 +26,7 @@ def changed_values(
     before, after = parent.layers[0], architecture.layers[0]
     if architecture.depth != parent.depth:
         values[sizes.depth] = architecture.depth
-        _cut_depth(values, sizes, kept_layers(parent, architecture))
+        _prune_depth(values, sizes, kept_layers(parent, architecture))
     _set_heads(values, sizes, before.attention, after.attention)
     d_ff = after.ffn.d_ff
     if d_ff != before.ffn.d_ff:
@@ -37,7 +37,7 @@ def changed_values(
 
 
 def kept_layers(parent: Architecture, architecture: Architecture) -> tuple[int, ...]:
-    """Return the parent's layer that each layer of ``architecture`` begins from."""
+    """Return the parent's layer that each layer of ``architecture`` is taken from."""
     from search_spaces.compression.inherit import source_layers
 
     return source_layers(parent.depth, architecture.depth)
@@ -53,7 +53,7 @@ def _set_heads(
     values: dict[str, Any], sizes: SizeKeys, before: AttentionSpec, after: AttentionSpec
 ) -> None:
     has_other_heads = after.n_heads != before.n_heads
-    # The last two may be absent, and then follow from the number of heads.
+    # The last two may be absent; their defaults depend on the number of heads.
     for key, old, new in (
         (sizes.heads, before.n_heads, after.n_heads),
         (sizes.kv_heads, before.n_kv_heads, after.n_kv_heads),
@@ -63,7 +63,7 @@ def _set_heads(
             values[key] = new
 
 
-def _cut_depth(values: dict[str, Any], sizes: SizeKeys, layers: Sequence[int]) -> None:
+def _prune_depth(values: dict[str, Any], sizes: SizeKeys, layers: Sequence[int]) -> None:
     for key in sizes.by_layer:
         of_layers = values.get(key)
         if isinstance(of_layers, list):

@@ -36,11 +36,10 @@ def write_checkpoint(
 ) -> tuple[str, ...]:
     """Write ``network`` to the folder ``to`` in its checkpoint's format; return the files' names.
 
-    Weights have the parent's types where these hold every value, else fp32; bf16 where
-    ``stored_precision`` is bf16. Weights of quantised blocks are written before they are
-    quantised. Read again, every parameter is the same to the bit (of bf16:
-    rounded to it). An unchanged network's tensors are the parent's to the bit, except tied ones
-    that the parent repeats, which are left out.
+    Weights are bf16 if ``stored_precision`` is; otherwise they have the parent's types if these
+    represent every value, else fp32. Blocks to be quantised are written unquantised. Every
+    parameter that is read back is the same to the bit, in bf16 rounded to it. An unchanged
+    network's tensors are the parent's to the bit, without tied ones that the parent repeats.
 
     Args:
         checkpoint: The parent.
@@ -50,8 +49,8 @@ def write_checkpoint(
         metadata: Further texts for the header of the weights.
 
     Raises:
-        ValueError: no stock class can hold the architecture, or values have no room; nothing was
-            written.
+        ValueError: no stock class supports the architecture, or values cannot be stored; nothing
+            was written.
         OSError: the folder cannot be written.
     """
     check_loadable(checkpoint, architecture)
@@ -88,7 +87,7 @@ def write_files(
 
 
 def configuration_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """Return the values of the checkpoint's ``config.json``, or those of GGUF metadata."""
+    """Return the values of the checkpoint's ``config.json``, for a GGUF file from its metadata."""
     if checkpoint.files:
         return checkpoint.files[CONFIG]
     return read_json(Folder(checkpoint.folder).require(CONFIG))
@@ -99,7 +98,7 @@ def copy_files(
 ) -> tuple[str, ...]:
     """Copy the checkpoint's files among ``names`` to the folder ``to``; return their names.
 
-    Of a GGUF file they are written from its metadata.
+    For a GGUF file they are written from its metadata.
     """
     if checkpoint.files:
         made = [name for name in names if name in checkpoint.files]
@@ -117,7 +116,7 @@ def copy_files(
 
 
 def cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Return ``tensors`` with their numbers in ``dtype``."""
+    """Return ``tensors`` with floating-point values in ``dtype``."""
     return {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
 
 
@@ -125,5 +124,5 @@ def _save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]
     try:
         save_file({n: t.contiguous() for n, t in tensors.items()}, path, dict(metadata))
     except SafetensorError as error:
-        # Its own type, also for a full disk.
+        # safetensors raises its own type even for a full disk.
         raise OSError(f"{path.name} could not be written: {first_line(error)}") from None

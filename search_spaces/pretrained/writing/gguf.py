@@ -36,9 +36,9 @@ from search_spaces.pretrained.writing.loadable import family_named, refusals
 from search_spaces.pretrained.writing.tensors import stored_tensors
 
 _FAMILY = "llama"
-# Types of vectors, such as norms and biases, as llama.cpp has them.
+# Type of vectors, such as norms and biases, as in llama.cpp's own files.
 _VECTORS = "F32"
-# What transformers takes for the size of heads of a Qwen3 file, whatever the file says.
+# transformers reads heads of this size from Qwen3 files, whatever their metadata say.
 _QWEN3_HEAD = 128
 _TOKENIZER, _TOKENIZER_CONFIG = TOKENIZERS[0], "tokenizer_config.json"
 
@@ -49,7 +49,7 @@ def gguf_kind(checkpoint: Checkpoint) -> str:
 
 
 def check_gguf(checkpoint: Checkpoint, architecture: Architecture, kind: str) -> None:
-    """Raise ``ValueError`` with the first reason why GGUF cannot hold ``architecture``.
+    """Raise ``ValueError`` with the first reason why GGUF does not support ``architecture``.
 
     Args:
         checkpoint: The parent.
@@ -66,10 +66,10 @@ def check_gguf(checkpoint: Checkpoint, architecture: Architecture, kind: str) ->
 def gguf_refusals(
     checkpoint: Checkpoint, architecture: Architecture, kind: str
 ) -> tuple[str, ...]:
-    """Return the reasons why GGUF cannot hold ``architecture``, empty where it can.
+    """Return the reasons why GGUF does not support ``architecture``, empty if it does.
 
     Args:
-        checkpoint: The parent, or what describes the network.
+        checkpoint: The parent, or the description of a network without one.
         architecture: The network's.
         kind: Type of the weights, such as ``Q8_0``.
     """
@@ -79,8 +79,8 @@ def gguf_refusals(
 def _gguf_refusals(checkpoint: Checkpoint, architecture: Architecture, kind: str) -> Iterator[str]:
     if checkpoint.family != _FAMILY:
         yield (
-            f"the checkpoint is of the family {checkpoint.family}, and GGUF is written for the "
-            f"Llama type alone ({', '.join(family_named(_FAMILY).classes)})"
+            f"the checkpoint is of the family {checkpoint.family}, and GGUF is supported for the "
+            f"Llama type only ({', '.join(family_named(_FAMILY).classes)})"
         )
         return
     if checkpoint.workload.kind != "language_modelling":
@@ -103,14 +103,14 @@ def _gguf_refusals(checkpoint: Checkpoint, architecture: Architecture, kind: str
         precision = placed.spec.compression.precision
         if precision != "fp32":
             yield (
-                f"{placed.path}.precision is {precision}, and must be fp32: --gguf-type says how "
-                f"weights are stored"
+                f"{placed.path}.precision is {precision}, and must be fp32: --gguf-type sets the "
+                f"type of the weights"
             )
     yield from _sizes(architecture, name, kind)
 
 
 def _style(checkpoint: Checkpoint, name: str) -> Iterator[str]:
-    """Reasons in what all layers share."""
+    """Yield the reasons in the style, which all layers share."""
     style = checkpoint.architecture.style
     if style.activation != "silu":
         yield f"style.activation is {style.activation}, and GGUF files of {name} have silu"
@@ -127,11 +127,11 @@ def _style(checkpoint: Checkpoint, name: str) -> Iterator[str]:
     numbers = {"norm.epsilon": style.norm.epsilon, "positions.theta": style.positions.theta}
     for field, value in numbers.items():
         if float(str(np.float32(value))) != value:
-            yield f"style.{field} is {value!r}, and GGUF has numbers of 32 bits"
+            yield f"style.{field} is {value!r}, and GGUF stores numbers of 32 bits"
 
 
 def _sizes(architecture: Architecture, name: str, kind: str) -> Iterator[str]:
-    """Reasons in sizes of layers, which are equal in all."""
+    """Yield the reasons in sizes, which are equal in all layers."""
     layer, width = architecture.layers[0], architecture.d_model
     heads, size = layer.attention.n_heads, layer.attention.d_head
     read = {"qwen2": width // heads, "qwen3": _QWEN3_HEAD}.get(name, size)
@@ -148,14 +148,14 @@ def _sizes(architecture: Architecture, name: str, kind: str) -> Iterator[str]:
     }
     for field, n_values in rows.items():
         if n_values % block:
-            yield f"{field} is {n_values}, and {kind} has rows of a multiple of {block} values"
+            yield f"{field} is {n_values}, and must be a multiple of {block} with {kind}"
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the metadata of the checkpoint's tokenizer.
 
     Raises:
-        ValueError: GGUF cannot hold it.
+        ValueError: GGUF does not support it.
     """
     content, use = None, {}
     if checkpoint.files:
@@ -164,7 +164,7 @@ def tokenizer_of(checkpoint: Checkpoint) -> dict[str, Any]:
     elif checkpoint.tokenizer is not None:
         if checkpoint.tokenizer.name != _TOKENIZER:
             raise ValueError(
-                f"{checkpoint.tokenizer} has no equal in GGUF: save it as {_TOKENIZER}"
+                f"{checkpoint.tokenizer} is not supported in GGUF: save it as {_TOKENIZER}"
             )
         content = read_json(checkpoint.tokenizer, most=MOST_TOKENIZER)
         path = Folder(checkpoint.folder).find(_TOKENIZER_CONFIG)
@@ -194,7 +194,7 @@ def write_gguf(
         metadata: Texts and numbers about the file, whose keys begin with ``general.``.
 
     Raises:
-        ValueError: GGUF cannot hold the network, or a value is not finite in ``kind``.
+        ValueError: GGUF does not support the network, or a value is not finite in ``kind``.
         OSError: the file cannot be written.
     """
     check_gguf(checkpoint, architecture, kind)

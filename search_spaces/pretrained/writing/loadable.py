@@ -1,8 +1,8 @@
-"""Which architectures a stock class of a checkpoint's family can hold, and why not others.
+"""Decide whether stock classes of a checkpoint's family support an architecture.
 
-A class of ``transformers`` builds all layers alike from one configuration, of dense projections
-in one type, some of which it may quantise by ``torchao``. Where its configuration has no size of
-heads, it divides the width by their number.
+A class of ``transformers`` builds all layers alike from one configuration. Projections are dense
+and of one type; some may be quantised by ``torchao``. If the configuration has no size of heads,
+the class divides the width by their number.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 # Precisions of blocks whose weights are plain numbers of one type.
 STORED_PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
-# Precisions that ``transformers`` stores by torchao, and that of all other weights beside each.
+# Precisions that ``transformers`` stores by torchao, each with that of all other weights.
 QUANTISED_PRECISIONS: dict[Precision, Precision] = {"int8": "fp32", "int8wo": "bf16"}
 WRITTEN_PRECISIONS = (*STORED_PRECISIONS, *QUANTISED_PRECISIONS)
 _NOT_WRITTEN = {
     "int4wo": "torchao's 4-bit weights for CPUs cannot be stored in safetensors",
-    "fp8": "it needs a GPU to be proved",
+    "fp8": "it needs a GPU to be verified",
 }
 
 
@@ -56,15 +56,15 @@ def refusals(
     keys: SizeKeys | None = None,
     place: str = CONFIG,
 ) -> tuple[str, ...]:
-    """Return the reasons why no stock class can hold ``architecture``; empty where one can.
+    """Return the reasons why no stock class supports ``architecture``, empty if one does.
 
     Each names the layer and the field.
 
     Args:
-        checkpoint: The parent, whose configuration and style the network has.
+        checkpoint: The parent, with the network's configuration and style.
         architecture: The network's.
-        keys: Keys of sizes where the network is to be written; the family's by default.
-        place: What has these keys, for messages.
+        keys: Keys of sizes in the format to be written; the family's by default.
+        place: Name of the file or format with these keys, for messages.
     """
     family, parent = family_named(checkpoint.family), checkpoint.architecture
     if architecture.family != TRANSFORMER or architecture.decoder is not None:
@@ -90,15 +90,15 @@ def layer_refusals(
     keys: SizeKeys | None = None,
     place: str = CONFIG,
 ) -> Iterator[str]:
-    """Yield the reasons in layers why ``family`` cannot hold a single stack.
+    """Yield the reasons in layers why classes of ``family`` do not support a single stack.
 
     Args:
-        architecture: Of a width that the classes can have.
+        architecture: One of a width that the classes support.
         family: The family.
         classes: First part of the names of its classes, such as ``Llama``.
-        parents_d_ff: A feed-forward width that the configuration contains already.
-        keys: As of ``refusals``.
-        place: As of ``refusals``.
+        parents_d_ff: The parent's feed-forward width, which is always supported.
+        keys: As in ``refusals``.
+        place: As in ``refusals``.
     """
     yield from _compressed(architecture)
     yield from _precisions(architecture, family, classes)
@@ -116,13 +116,13 @@ def stored_precision(architecture: Architecture) -> Precision:
 
 
 def quantised_precision(architecture: Architecture) -> Precision | None:
-    """Return the first precision of a block that is quantised, ``None`` where none is."""
+    """Return the precision of the first quantised block, ``None`` if no block is quantised."""
     precisions = (block.compression.precision for block in architecture.blocks)
     return next((each for each in precisions if each not in STORED_PRECISIONS), None)
 
 
 def _compressed(architecture: Architecture) -> Iterator[str]:
-    """Reasons in ranks and sparsity."""
+    """Yield the reasons in ranks and sparsity."""
     for placed in architecture.placed_blocks:
         rank, sparsity = placed.spec.rank, placed.spec.compression.sparsity
         if rank is not None:
@@ -134,7 +134,7 @@ def _compressed(architecture: Architecture) -> Iterator[str]:
 
 
 def _precisions(architecture: Architecture, family: Family, classes: str) -> Iterator[str]:
-    """Reasons in precisions: one type, or one quantised precision beside its type."""
+    """Yield the reasons in precisions: one type is allowed, and one quantised one beside it."""
     quantised = quantised_precision(architecture)
     stored = stored_precision(architecture)
     for placed in architecture.placed_blocks:
@@ -161,7 +161,7 @@ def _has_linear_projections(family: Family) -> bool:
 
 
 def _uneven(architecture: Architecture, sizes: SizeKeys, place: str) -> Iterator[str]:
-    """Reasons in layers that differ from the first."""
+    """Yield the reasons in layers that differ from the first."""
     keys = {
         "attention.n_heads": sizes.heads,
         "attention.n_kv_heads": sizes.kv_heads or sizes.heads,
@@ -189,7 +189,7 @@ def _field(layer: LayerSpec, name: str) -> int:
 def _sizes(
     architecture: Architecture, family: Family, classes: str, parents_d_ff: int | None
 ) -> Iterator[str]:
-    """Reasons in sizes that the configuration cannot contain, by the first layer."""
+    """Yield the reasons in sizes that the configuration cannot express, by the first layer."""
     layer, width, sizes = architecture.layers[0], architecture.d_model, family.sizes
     attention = layer.attention
     if sizes.d_head is None and attention.n_heads * attention.d_head != width:

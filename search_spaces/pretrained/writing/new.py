@@ -30,19 +30,19 @@ def write_new(
 ) -> tuple[str, ...]:
     """Write ``network`` to the existing folder ``to``; return the files' names.
 
-    Weights are fp32, or bf16 where ``stored_precision`` is, and those of quantised blocks are
-    written before they are quantised.
+    Weights are fp32, or bf16 if ``stored_precision`` is. Blocks to be quantised are written
+    unquantised.
 
     Args:
         network: The dense network of ``architecture``.
         architecture: One that ``stock_refusals`` allows.
         workload: The network's.
         to: An existing folder.
-        labels: Names of classes, by default their numbers.
+        labels: Names of classes; their numbers by default.
         metadata: Further texts for the header of the weights.
 
     Raises:
-        ValueError: no stock class can hold the architecture; nothing was written.
+        ValueError: no stock class supports the architecture; nothing was written.
         OSError: the folder cannot be written.
     """
     reasons = stock_refusals(architecture, workload)
@@ -56,7 +56,7 @@ def write_new(
 
 
 def described_by(network: nn.Module, architecture: Architecture, workload: Workload) -> Checkpoint:
-    """Describe ``network`` as a checkpoint of its stock class, whose tensors have shapes alone.
+    """Describe ``network`` as a checkpoint of its stock class, with shapes but no values.
 
     Args:
         network: The dense network of ``architecture``.

@@ -1,7 +1,7 @@
-"""Stock classes of ``transformers`` for networks without a parent, and their configurations.
+"""Find stock classes of ``transformers`` for networks without a parent, and configure them.
 
 A class computes one style for each kind of workload. A family's ``write`` makes a configuration of
-an architecture; a style is the class's own if ``read`` finds it there again.
+an architecture. The class computes the style if ``read`` returns it from that configuration.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ _LAYER = LayerSpec(AttentionSpec(1, 1, 2), FfnSpec(2))
 
 @dataclass(frozen=True)
 class StockClass:
-    """A class of ``transformers``: its family, and what it has after its layers."""
+    """A class of ``transformers``: its family, and the ending of its name, such as ``Model``."""
 
     family: Family
     ending: str
 
     @property
     def head(self) -> Head:
-        """What the class has after its layers."""
+        """Head of the class, after its layers."""
         return self.family.heads[self.ending]
 
     def config(
         self, architecture: Architecture, workload: Workload, labels: Sequence[str] = ()
     ) -> dict[str, Any]:
-        """Return the values of ``config.json``, sizes by the first layer.
+        """Return the values of ``config.json``, with sizes of the first layer.
 
-        ``labels`` are the names of classes, by default their numbers.
+        ``labels`` are the names of classes; their numbers by default.
         """
         write, sizes = self.family.write, self.family.sizes
         assert write is not None
@@ -89,7 +89,7 @@ class StockClass:
 
 @lru_cache(maxsize=256)
 def stock_class(style: BlockStyle, workload: Workload) -> StockClass | None:
-    """Return the class that computes networks of ``style``; ``None`` where there is none."""
+    """Return the class that computes networks of ``style``, ``None`` if there is none."""
     for family in FAMILIES:
         for ending, head in family.heads.items():
             if family.write is not None and head.kind == workload.kind:
@@ -115,7 +115,7 @@ def _computes(stock: StockClass, style: BlockStyle, workload: Workload) -> bool:
 
 
 def in_use(style: BlockStyle, workload: Workload) -> BlockStyle:
-    """Return ``style`` with those choices at their default that no output depends on."""
+    """Return ``style`` with the default of each choice that no output depends on."""
     return replace(
         style,
         pooling=style.pooling if workload.is_pooled else "mean",
@@ -132,7 +132,7 @@ def loadable_blocks(workload: Workload) -> tuple[str, ...]:
 
 
 def stock_refusals(architecture: Architecture, workload: Workload) -> tuple[str, ...]:
-    """Return the reasons why no stock class can hold ``architecture``; empty where one can.
+    """Return the reasons why no stock class supports ``architecture``, empty if one does.
 
     Each names the field, and in layers the layer.
     """

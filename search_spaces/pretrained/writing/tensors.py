@@ -1,9 +1,9 @@
-"""Stored tensors of a network: its family's name map run backwards.
+"""Make the stored tensors of a network: the inverse of its family's map of names.
 
 Parts of a tensor are joined, weights are transposed back, and tied tensors are left out. Rows
-that no parameter has, such as those of RoBERTa's positions up to the padding token's, are the
-parent's. A layer scale that was folded into a projection is written as ones beside the product;
-where neither has changed and nothing is rounded, both are the parent's.
+without a parameter, such as RoBERTa's positions up to the padding token's, are the parent's. A
+layer scale that was folded into a projection is written as ones, and the projection as the
+product; if neither has changed and nothing is rounded, both are the parent's.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def stored_tensors(
 
     Args:
         checkpoint: The parent.
-        network: Of its family, with sizes that a stock class can hold; at most as deep.
-        is_rounded: Whether values are rounded afterwards: two rounded factors of a layer scale
-            would have another product than the rounded one.
+        network: A network of its family, with sizes that a stock class supports, at most as deep.
+        is_rounded: Whether values are rounded afterwards. A layer scale and its projection are
+            then not the parent's, since their rounded product would differ.
 
     Raises:
-        ValueError: the network has values that no stored tensor has room for.
+        ValueError: the network has values that no stored tensor contains.
     """
     return dict(_Writer(checkpoint, network, is_rounded).tensors())
 
@@ -57,7 +57,7 @@ def in_parents_types(
 ) -> dict[str, Tensor] | None:
     """Return ``tensors`` in the parent's types.
 
-    ``None`` where a value would be rounded, or a type of the parent's is quantised.
+    Return ``None`` if a value would be rounded, or one of the parent's types is quantised.
     """
     cast = {}
     for name, tensor in tensors.items():
@@ -79,7 +79,7 @@ class _Writer:
         self._match, self._checkpoint = checkpoint.match, checkpoint
         self._parameters = dict(network.named_parameters())
         self._placed: dict[str, list[_Placed]] = {}
-        # Parameters by the tensor that scales them.
+        # Names of parameters by the tensor that scales them.
         self._scaled: dict[str, list[str]] = {}
         for name in self._parameters:
             for piece in self._match.sources[name]:
@@ -104,7 +104,7 @@ class _Writer:
             pieces = self._match.sources[name]
             self._check_covered(name)
             if self._n_values(name) > self._parameters[name].numel() and self._is_parents(name):
-                # Values that are added up cannot be told apart again.
+                # A sum does not determine its summands.
                 copied |= {piece.source.name for piece in pieces}
         for name in self._placed:
             if name not in copied:
@@ -113,15 +113,15 @@ class _Writer:
             yield name, self._parents(name)
 
     def _joined(self, stored: str) -> Tensor:
-        """The stored tensor of all its pieces."""
+        """Return the stored tensor, joined from all its pieces."""
         placed, entry = self._placed[stored], self._match.entries[stored]
-        # Tensors that are read as if flat have their shape from the parent.
+        # A tensor that is read as flat has the parent's shape.
         is_flat = placed[0].piece.source.is_flat
         shape = entry.shape if is_flat else self._shape_of(placed[0])
         values = [(each, self._value(each)) for each in placed]
         n_values = sum(value.numel() for _, value in values)
         if n_values < math.prod(shape):
-            # What no parameter has is the parent's; its shape cannot have changed.
+            # Values without a parameter are the parent's; the shape cannot have changed.
             out = self._parents(stored).to(values[0][1].dtype)
         else:
             out = values[0][1].new_empty(shape)
@@ -147,12 +147,12 @@ class _Writer:
         pieces = self._match.sources[placed.parameter]
         share = placed.piece.source.factor
         if self._n_values(placed.parameter) > parameter.numel():
-            # Each of several tensors that are added up is the same.
+            # All tensors of a sum are written equal.
             share = sum(piece.source.factor for piece in pieces)
         return value if share == 1 else value / share
 
     def _n_values(self, name: str) -> int:
-        """Values of a parameter's pieces: more than its own where some are added up."""
+        """Return the number of values of a parameter's pieces: more than its own for a sum."""
         parameter = self._parameters[name]
         return sum(piece.of(parameter).numel() for piece in self._match.sources[name])
 
@@ -170,7 +170,7 @@ class _Writer:
             )
 
     def _is_parents(self, name: str) -> bool:
-        """Whether a parameter has the values of the parent's."""
+        """Return whether a parameter has the parent's values."""
         parameter = self._parameters[name].detach()
         if tuple(parameter.shape) != self._match.shapes[name]:
             return False
@@ -184,7 +184,7 @@ class _Writer:
         return tensor
 
     def _spare(self) -> set[str]:
-        """The parent's tensors that no output depends on, except those of layers."""
+        """Return names of the parent's tensors, except in layers, that no output depends on."""
         pieces = [piece for each in self._match.sources.values() for piece in each]
         used = {name for p in pieces for name in (p.source.name, p.source.scale)}
         tied = {name for name, _ in self._match.equal}

@@ -260,12 +260,12 @@ def test_the_front_of_what_a_form_can_hold(tmp_path, capsys):
     assert max(r.quality for r in free) == max(m["quality"] for m in found)
     assert exportable_front(run, ["onnx"]).excluded == {"ffn_precision int8": tuple(sorted(int8))}
     _, out, _ = said(capsys, "front", folder, "--exportable", "onnx")
-    assert f"{len(int8)} complete trials cannot be held by onnx: ffn_precision int8 (" in out
+    assert f"{len(int8)} complete trials are not supported by onnx: ffn_precision int8 (" in out
     chosen = exportable_front(run, ["onnx"]).front.recommended().trial
     words = ["export", folder, "--exportable", "onnx", "--to", tmp_path / "a"]
     code, _, err = said(capsys, *words)
     assert code == 2 and f"exporting trial {chosen}, recommended" in err
-    assert "cannot be held by onnx" in err and "add --format onnx" in err
+    assert "are not supported by onnx" in err and "add --format onnx" in err
     budget = found[0]["energy_j"] * 1.001
     (cheap,) = members_of(
         capsys, folder, "--exportable", "onnx,python", "--recommended", "--max-joules", budget

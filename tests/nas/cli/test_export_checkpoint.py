@@ -1,4 +1,4 @@
-"""``nas export --from``: a checkpoint's folder out, whole and proved, or nothing."""
+"""``nas export --from``: a checkpoint's folder out, whole and verified, or nothing."""
 
 import copy
 import json
@@ -64,7 +64,9 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_cut_checkpoint_is_proved_by_transformers_in_a_fresh_process(parent, tmp_path, capsys):
+def test_a_pruned_checkpoint_is_verified_by_transformers_in_a_fresh_process(
+    parent, tmp_path, capsys
+):
     pytest.importorskip("transformers")
     file = architecture(parent, tmp_path / "cut.json", layers=[(2, 1, 8)], style=False)
     to = tmp_path / "to"
@@ -87,10 +89,10 @@ def test_a_cut_checkpoint_is_proved_by_transformers_in_a_fresh_process(parent, t
         "n_kv_heads 2 to 1",
         "d_ff 12 to 8",
     ]
-    proof = card["proof"]
-    assert proof["stock_class"] == "LlamaForCausalLM" and proof["missing"] == []
-    assert proof["auto_class"] == "AutoModelForCausalLM"
-    assert 0 < proof["output_difference"] < proof["output_tolerance"] < 0.01
+    found = card["load_verification"]
+    assert found["stock_class"] == "LlamaForCausalLM" and found["missing"] == []
+    assert found["auto_class"] == "AutoModelForCausalLM"
+    assert 0 < found["output_difference"] < found["output_tolerance"] < 0.01
     readme = (to / "README.md").read_text()
     for part in ("license: apache-2.0", "d_ff 12 to 8", "AutoModelForCausalLM", "Nothing was tr"):
         assert part in readme
@@ -110,7 +112,7 @@ def test_the_result_is_printed(parent, tmp_path, capsys, monkeypatch):
 
 def test_nothing_of_ours_can_be_imported_by_the_process_that_proves():
     for name in ("nas", "search_spaces.models", "predictors", "experiments"):
-        with pytest.raises(ImportError, match="must not be needed"):
+        with pytest.raises(ImportError, match="must not be imported"):
             stock_worker._Blocked.find_spec(name)
     assert stock_worker._Blocked.find_spec("nasty") is None
 
@@ -119,11 +121,11 @@ def test_what_no_stock_class_holds_has_a_module_of_its_own(parent, tmp_path, cap
     layers = [(4, 2, 12), (4, 2, 8)]
     file, to = architecture(parent, tmp_path / "cut.json", layers=layers), tmp_path / "to"
     line = refused(capsys, *words(parent, file, to))
-    assert "layers[1].ffn.d_ff is 8" in line and line.endswith("; format python can")
+    assert "layers[1].ffn.d_ff is 8" in line and line.endswith("; format python does")
     assert names(tmp_path) == ["cut.json", "parent"]
     assert main(words(parent, file, to, "--format", "python", "--json", "--quiet")) == 0
     card = json.loads(capsys.readouterr().out)["card"]
-    assert card["proof"]["stock_class"] == "model.py"
+    assert card["load_verification"]["stock_class"] == "model.py"
     assert {"python", "architecture.json", "tokenizer.json"} <= set(names(to))
     assert 'sys.path.insert(0, "this folder/python")' in (to / "README.md").read_text()
 
@@ -173,11 +175,11 @@ def test_options_of_a_run_are_refused(more, part, parent, tmp_path, capsys):
 
 def test_a_source_and_its_architecture_are_required(parent, tmp_path, capsys):
     to = ["--to", str(tmp_path / "to")]
-    assert "name a run folder, or a checkpoint" in refused(capsys, "export", *to)
+    assert "a run folder or --from DIR must be given" in refused(capsys, "export", *to)
     line = refused(capsys, "export", "--from", str(parent), *to)
-    assert "must be given with --architecture FILE" in line
+    assert "--from DIR requires --architecture FILE" in line
     line = refused(capsys, "export", "run", "--architecture", "x.json", *to)
-    assert "--architecture goes with --from DIR" in line
+    assert "--architecture requires --from DIR" in line
     line = refused(capsys, *words(tmp_path / "none", "x.json", tmp_path / "to"))
     assert "x.json" in line
     two = tmp_path / "two.json"
@@ -281,14 +283,14 @@ def test_the_page_shows_what_runs_and_is_printed(tmp_path, capsys, monkeypatch):
     assert titles[0] == titles[1]
     assert printed[2] == shown.splitlines()[2]
     assert "depth 6 to 4 (layers 0, 2, 3, 5); d_ff 1536 to 768" in printed[2]
-    data = json.loads((tmp_path / "cut.json").read_text())
+    data = json.loads((tmp_path / "pruned.json").read_text())
     data["layers"][1]["ffn"]["d_ff"] = 384
     (tmp_path / "uneven.json").write_text(json.dumps(data))
     line = refused(capsys, *words("all-minilm-l6-v2", "uneven.json", "never"))
     assert line in page.read_text().splitlines()
 
 
-def test_a_network_in_bf16_is_stored_and_proved_so(parent, tmp_path, capsys, monkeypatch):
+def test_a_network_in_bf16_is_stored_and_verified_so(parent, tmp_path, capsys, monkeypatch):
     pytest.importorskip("transformers")
     in_this_process(monkeypatch)
     file = architecture(parent, tmp_path / "cut.json", precision="bf16")

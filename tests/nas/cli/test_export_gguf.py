@@ -1,4 +1,4 @@
-"""``nas export --format gguf``: one file, proved, or nothing; and GGUF files as parents."""
+"""``nas export --format gguf``: one file, verified, or nothing; and GGUF files as parents."""
 
 import copy
 import json
@@ -31,7 +31,7 @@ def parent(tmp_path):
 
 
 @pytest.fixture
-def proved(monkeypatch):
+def verified(monkeypatch):
     """As if transformers were installed and gave equal outputs; returns the jobs."""
     jobs = []
 
@@ -73,7 +73,7 @@ def names(folder):
 
 
 @pytest.mark.parametrize("kind", ["F32", "Q8_0"])
-def test_a_cut_checkpoint_is_proved_by_transformers_in_a_fresh_process(
+def test_a_pruned_checkpoint_is_verified_by_transformers_in_a_fresh_process(
     kind, parent, tmp_path, capsys
 ):
     pytest.importorskip("transformers")
@@ -82,9 +82,9 @@ def test_a_cut_checkpoint_is_proved_by_transformers_in_a_fresh_process(
     assert main(words(parent, file, to, "--gguf-type", kind, "--json", "--quiet")) == 0
     card = json.loads(capsys.readouterr().out)["card"]
     assert names(to) == ["README.md", "model.gguf"]
-    proof = card["proof"]
-    assert proof["stock_class"] == "LlamaForCausalLM" and proof["missing"] == []
-    assert 0 < proof["output_difference"] < proof["output_tolerance"]
+    figures = card["load_verification"]
+    assert figures["stock_class"] == "LlamaForCausalLM" and figures["missing"] == []
+    assert 0 < figures["output_difference"] < figures["output_tolerance"]
     changed = ["depth 2 to 1 (layers 0)", *(["weights stored as Q8_0"] if kind == "Q8_0" else [])]
     assert card["changed"] == changed and card["parent"]["license"] == "apache-2.0"
     readme = (to / "README.md").read_text()
@@ -92,14 +92,15 @@ def test_a_cut_checkpoint_is_proved_by_transformers_in_a_fresh_process(
     assert "- gguf" in readme and "license: apache-2.0" in readme
     fields = gguf.GGUFReader(to / "model.gguf").fields
     found = {key: field.contents() for key, field in fields.items()}
-    assert found["general.name"] == "parent, cut" and found["general.license"] == "apache-2.0"
+    assert found["general.name"] == "parent, exported by JouleNAS"
+    assert found["general.license"] == "apache-2.0"
     assert found["general.base_model.0.name"] == "parent"
-    assert found["general.description"] == f"Cut by JouleNAS: {'; '.join(changed)}"
+    assert found["general.description"] == f"Exported by JouleNAS: {'; '.join(changed)}"
     for key, value in TOKENS.items():
         assert found[key] == value, key
 
 
-def test_a_folder_is_written_as_a_file_with_what_it_has(tmp_path, capsys, proved):
+def test_a_folder_is_written_as_a_file_with_what_it_has(tmp_path, capsys, verified):
     folder = folder_of(CONFIG, tmp_path / "folder")
     (folder / "LICENSE").write_text("yours")
     (folder / "README.md").write_text("---\nlicense: mit\n---\n")
@@ -109,11 +110,11 @@ def test_a_folder_is_written_as_a_file_with_what_it_has(tmp_path, capsys, proved
     assert "changed  nothing" in shown and "the parent has no tokenizer, so the file" in shown
     assert names(to) == ["LICENSE", "README.md", "model.gguf"]
     assert load_checkpoint(to).license == "mit"
-    (job,) = proved
+    (job,) = verified
     assert job["gguf_file"] == "model.gguf" and job["class"] == "AutoModelForCausalLM"
 
 
-def test_a_file_is_written_as_a_folder(parent, tmp_path, capsys, proved):
+def test_a_file_is_written_as_a_folder(parent, tmp_path, capsys, verified):
     file, to = cut(parent, tmp_path / "cut.json", 2, d_ff=32), tmp_path / "to"
     command = words(parent, file, to, "--quiet")
     command[command.index("gguf")] = "huggingface"
@@ -132,7 +133,7 @@ def test_a_file_is_written_as_a_folder(parent, tmp_path, capsys, proved):
     assert torch.equal(ours, theirs)
 
 
-def test_a_file_is_written_with_a_module_of_its_own(parent, tmp_path, proved):
+def test_a_file_is_written_with_a_module_of_its_own(parent, tmp_path, verified):
     file, to = cut(parent, tmp_path / "cut.json"), tmp_path / "to"
     command = words(parent, file, to, "--quiet")
     command[command.index("gguf")] = "python"
@@ -148,7 +149,7 @@ def test_a_file_of_the_hub_has_its_name_there(parent, tmp_path):
     assert parent_name(load_checkpoint(folder / "m.gguf")) == "owner/small"
 
 
-def test_the_tokenizer_of_a_folder_is_that_of_transformers(parent, tmp_path, proved):
+def test_the_tokenizer_of_a_folder_is_that_of_transformers(parent, tmp_path, verified):
     transformers = pytest.importorskip("transformers")
     file, to = cut(parent, tmp_path / "cut.json"), tmp_path / "to"
     command = words(parent, file, to, "--quiet")
@@ -176,12 +177,14 @@ def test_options_are_checked(more, part, parent, tmp_path, capsys):
     assert part in refused(capsys, *words(parent, file, tmp_path / "to", *more))
     command = words(parent, file, tmp_path / "to", "--gguf-type", "F16")
     command[command.index("gguf")] = "python"
-    assert "--gguf-type goes with --format gguf, got --format python" in refused(capsys, *command)
+    assert "--gguf-type requires --format gguf, got --format python" in refused(capsys, *command)
     run = ["export", "run", "--to", str(tmp_path / "to"), "--gguf-type", "F16"]
-    assert "--gguf-type goes with --from DIR" in refused(capsys, *run)
+    assert "--gguf-type requires --from DIR" in refused(capsys, *run)
 
 
-def test_what_gguf_cannot_hold_is_refused_before_anything_is_written(parent, tmp_path, capsys):
+def test_what_gguf_does_not_support_is_refused_before_anything_is_written(
+    parent, tmp_path, capsys
+):
     pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     file = cut(parent, tmp_path / "cut.json", 2)
@@ -189,10 +192,12 @@ def test_what_gguf_cannot_hold_is_refused_before_anything_is_written(parent, tmp
     data["layers"][1]["ffn"]["d_ff"] = 32
     file.write_text(json.dumps(data))
     line = refused(capsys, *words(parent, file, tmp_path / "to"))
-    assert line.startswith("nas export: format gguf cannot hold this: layers[1].ffn.d_ff is 32")
+    assert line.startswith(
+        "nas export: format gguf does not support this network: layers[1].ffn.d_ff is 32"
+    )
     file = cut(parent, tmp_path / "cut.json", 1, d_ff=40)
     line = refused(capsys, *words(parent, file, tmp_path / "to", "--gguf-type", "Q8_0"))
-    assert "layers[0].ffn.d_ff is 40, and Q8_0 has rows of a multiple of 32 values" in line
+    assert "layers[0].ffn.d_ff is 40, and must be a multiple of 32 with Q8_0" in line
     assert names(tmp_path) == ["cut.json", "parent.gguf"]
 
 
@@ -201,7 +206,7 @@ def test_what_is_not_installed_is_named(absent, parent, tmp_path, capsys, monkey
     monkeypatch.setattr(stock, "find_spec", lambda name: None if name == absent else object())
     file = cut(parent, tmp_path / "cut.json")
     line = refused(capsys, *words(parent, file, tmp_path / "to"))
-    assert f"is proved by {absent}, which is not installed: pip install 'joulenas[gguf]'" in line
+    assert f"is verified by {absent}, which is not installed: pip install 'joulenas[gguf]'" in line
     assert names(tmp_path) == ["cut.json", "parent.gguf"]
 
 
@@ -216,15 +221,15 @@ def test_outputs_that_differ_leave_nothing(parent, tmp_path, capsys, monkeypatch
 
 
 def test_a_parameter_that_is_read_otherwise_leaves_nothing(
-    parent, tmp_path, capsys, monkeypatch, proved
+    parent, tmp_path, capsys, monkeypatch, verified
 ):
     from nas.exporting import checkpoint_gguf
 
     monkeypatch.setattr(checkpoint_gguf, "rounded", lambda value, kind: value.detach() + 1)
     file = cut(parent, tmp_path / "cut.json")
     line = refused(capsys, *words(parent, file, tmp_path / "to"), code=1)
-    assert "differs in the file when it is read again" in line
-    assert names(tmp_path) == ["cut.json", "parent.gguf"] and not proved
+    assert "differs in the reloaded file" in line
+    assert names(tmp_path) == ["cut.json", "parent.gguf"] and not verified
 
 
 def test_types_on_the_command_line_are_those_that_are_written():
@@ -248,7 +253,7 @@ def test_the_page_shows_what_runs_and_is_printed(tmp_path, capsys, monkeypatch):
     (tmp_path / "smollm2-135m-instruct").mkdir()
     config = WITH_TOKENS | {"num_hidden_layers": 30, "tie_word_embeddings": True}
     small_gguf(tmp_path / "smollm2-135m-instruct" / "m.gguf", config, "Q4_1", **TOKENS)
-    cut(tmp_path / "smollm2-135m-instruct", tmp_path / "cut.json", 20)
+    cut(tmp_path / "smollm2-135m-instruct", tmp_path / "pruned.json", 20)
     monkeypatch.setattr(stock, "run", stock_worker.do)
     capsys.readouterr()
     assert main(shlex.split(line)[1:]) == 0
@@ -272,7 +277,7 @@ def test_a_file_is_measured_as_the_page_shows(tmp_path, capsys, monkeypatch):
     assert json.loads(record)["origin"] == "checkpoint m.gguf (llama)"
 
 
-def test_a_full_disk_is_one_line(parent, tmp_path, capsys, proved):
+def test_a_full_disk_is_one_line(parent, tmp_path, capsys, verified):
     file, to = cut(parent, tmp_path / "cut.json"), tmp_path / "to"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))

@@ -50,8 +50,8 @@ def test_a_checkpoint_is_predicted_in_each_precision_and_phase(folder, predictor
     [
         ([], "name architecture files or --from DIR"),
         (["{files}", "--from", "{folder}"], "name architecture files or --from DIR"),
-        (["{files}", "--precision", "bf16"], "--precision goes with --from"),
-        (["{files}", "--phase", "generate"], "--phase goes with --from"),
+        (["{files}", "--precision", "bf16"], "--precision requires --from"),
+        (["{files}", "--phase", "generate"], "--phase requires --from"),
         (["--from", "{folder}", "--precision", "int5"], "int5"),
         (["--from", "{folder}", "--batch-size", "0"], "--batch-size"),
         (["--from", "{folder}/none"], "none"),

@@ -196,11 +196,12 @@ def check_model_card(front, text, card):
     grams = reading["energy_j"] * 1e6 / 3.6e6 * 445
     assert f"{grams:.3g} g CO2e" in text and "445 g/kWh" in text
     assert "## Limits" in text and "digits" in text
-    proof = card["formats"]["huggingface"]["proof"]
-    assert proof["stock_class"] == "ViTForImageClassification" and not proof["missing"]
+    verification = card["formats"]["huggingface"]["load_verification"]
+    assert verification["stock_class"] == "ViTForImageClassification"
+    assert not verification["missing"]
     assert front["library_name"] == "transformers"
     assert 'AutoModelForImageClassification.from_pretrained("' in text
-    assert "`ViTForImageClassification`" in text and proof["version"] in text
+    assert "`ViTForImageClassification`" in text and verification["version"] in text
 
 
 def test_a_form_that_fails_leaves_nothing(run, fast, tmp_path, capsys, monkeypatch):
@@ -223,22 +224,22 @@ def test_a_form_that_fails_leaves_nothing(run, fast, tmp_path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("name", "architecture", "workload", "device", "words"),
     [
-        ("pt2", small("fp8"), WORKLOAD, "cuda:0", "pt2 cannot hold fp8 (layers.0.attention)"),
-        ("pt2", small("int4wo"), WORKLOAD, "cpu", "pt2 cannot hold int4wo"),
-        ("pt2", small("bf16", "2:4"), WORKLOAD, "cuda:0", "cannot hold 2:4 kernels"),
-        ("onnx", small("int8"), WORKLOAD, "cpu", "what can: safetensors, pt2, onnx-int8"),
-        ("onnx-int8", small("fp8"), WORKLOAD, "cuda:0", "what can: safetensors"),
-        ("pt2", replace(small(), patch_size=1), TOKENS, "cpu", "cannot hold the cache"),
+        ("pt2", small("fp8"), WORKLOAD, "cuda:0", "pt2 does not support fp8 (layers.0.attention)"),
+        ("pt2", small("int4wo"), WORKLOAD, "cpu", "pt2 does not support int4wo"),
+        ("pt2", small("bf16", "2:4"), WORKLOAD, "cuda:0", "does not support 2:4 kernels"),
+        ("onnx", small("int8"), WORKLOAD, "cpu", "formats that do: safetensors, pt2, onnx-int8"),
+        ("onnx-int8", small("fp8"), WORKLOAD, "cuda:0", "formats that do: safetensors"),
+        ("pt2", replace(small(), patch_size=1), TOKENS, "cpu", "does not support the cache"),
         (
             *("huggingface", small(), WORKLOAD, "cpu"),
             "onnx-int8, python; --exportable huggingface chooses another trial",
         ),
     ],
 )
-def test_what_a_form_cannot_hold_is_refused(name, architecture, workload, device, words):
+def test_what_a_format_does_not_support_is_refused(name, architecture, workload, device, words):
     with pytest.raises(ValueError) as error:
         check_supported(parse_formats([name]), architecture, workload, device)
-    assert words in str(error.value) and "what can: safetensors" in str(error.value)
+    assert words in str(error.value) and "formats that do: safetensors" in str(error.value)
 
 
 def test_a_refusal_is_one_line_and_nothing_is_written(run, tmp_path, capsys, monkeypatch):
@@ -247,7 +248,7 @@ def test_a_refusal_is_one_line_and_nothing_is_written(run, tmp_path, capsys, mon
     monkeypatch.setattr(Run, "trial", lambda self, number: record)
     words = ["export", run.folder, "--trial", 0, "--to", tmp_path / "out" / "a"]
     code, error = said([*words, "--format", "onnx", "--quiet"], capsys)
-    assert code == 2 and len(error.splitlines()) == 1 and "cannot hold int8" in error
+    assert code == 2 and len(error.splitlines()) == 1 and "does not support int8" in error
     code, error = said([*words, "--format", "onxx", "--quiet"], capsys)
     assert code == 2 and "did you mean 'onnx'" in error
     code, error = said([*words, "--quality-tolerance", "7", "--quiet"], capsys)

@@ -47,7 +47,7 @@ LAYER = LayerSpec(AttentionSpec(4, 4, 8), FfnSpec(48))
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch, tmp_path):
-    """The proof without a process of its own."""
+    """Verification without a process of its own."""
     pytest.importorskip("transformers")
     monkeypatch.setattr(stock, "run", stock_worker.do)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -94,7 +94,7 @@ def test_texts_give_the_networks_outputs_by_transformers_alone(tokenizer, tmp_pa
     )
     made, folder = artifact_of(task, "bert", tmp_path / "model")
     facts = FORM.write(folder)
-    assert facts["proof"]["stock_class"] == "BertForSequenceClassification"
+    assert facts["load_verification"]["stock_class"] == "BertForSequenceClassification"
     inputs = torch.from_numpy(task.split("test").inputs[:16])
     with torch.no_grad():
         expected = made(inputs)
@@ -120,8 +120,8 @@ def test_quantised_blocks_of_a_trial_are_read_by_transformers_alone(tmp_path):
     task = get_task(write_task(tmp_path / "t.yaml", **config))
     layer = replace(LAYER, ffn=FfnSpec(48, None, Compression("int8")))
     made, folder = artifact_of(task, "llama", tmp_path / "model", layer)
-    proof = FORM.write(folder)["proof"]
-    assert proof["stock_class"] == "LlamaForCausalLM" and proof["n_exact"] == 6
+    found = FORM.write(folder)["load_verification"]
+    assert found["stock_class"] == "LlamaForCausalLM" and found["n_exact"] == 6
     inputs = torch.from_numpy(task.split("test").inputs[:4])
     with torch.no_grad():
         expected = made(inputs)
@@ -183,7 +183,9 @@ def test_a_folder_with_other_outputs_is_no_export(tmp_path, monkeypatch):
 def test_a_refusal_has_the_gene_that_excludes_trials(changes, gene):
     of = replace(Architecture(32, (LAYER,), 2, style=STYLES["vit"]), **changes)
     assert FORM.refusal(of, WORKLOAD, "cpu").gene == gene
-    with pytest.raises(ValueError, match="huggingface cannot hold .*what can: safetensors, .*pyt"):
+    with pytest.raises(
+        ValueError, match="huggingface does not support .*formats that do: safetensors, .*pyt"
+    ):
         check_supported([FORM], of, WORKLOAD, "cpu")
 
 
@@ -239,7 +241,7 @@ def said(capsys, *words):
     return code, *capsys.readouterr()
 
 
-def test_a_front_marks_who_is_loadable(run, capsys):
+def test_a_front_marks_loadable_members(run, capsys):
     code, out, _ = said(capsys, "front", run.folder, "--json")
     members = json.loads(out)["members"]
     for member in members:
@@ -248,7 +250,7 @@ def test_a_front_marks_who_is_loadable(run, capsys):
     assert code == 0 and len({member["loadable"] for member in members}) == 2
     _, out, _ = said(capsys, "front", run.folder)
     assert "loadable" in out.splitlines()[0]
-    assert "loadable: a stock class of transformers can hold it" in out
+    assert "loadable: a stock class of transformers supports it" in out
     _, out, _ = said(capsys, "front", run.folder, "--exportable", "huggingface")
     assert "loadable" not in out.splitlines()[0]
     _, out, _ = said(capsys, "front", run.folder, "--exportable", "huggingface", "--json")
@@ -280,5 +282,5 @@ def test_none_that_the_form_can_hold_is_one_line(tmp_path, capsys):
     words = ("export", folder, "--recommended", "--exportable", "huggingface", "--to", "x")
     code, _, err = said(capsys, *words)
     assert code == 2 and len(err.splitlines()) == 1
-    assert "cannot be held by huggingface: blocks default (trials 0, 1, 2)" in err
+    assert "are not supported by huggingface: blocks default (trials 0, 1, 2)" in err
     assert "so that none is left" in err

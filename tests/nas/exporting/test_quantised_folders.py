@@ -56,8 +56,8 @@ def test_a_stock_class_computes_what_ours_computes(case, tmp_path):
     architecture = in_precisions(checkpoint.architecture, attention, ffn)
     to = tmp_path / "to"
     card = export_checkpoint(checkpoint, architecture, to).card
-    proof = card["proof"]
-    assert 0 < proof["output_difference"] <= proof["output_tolerance"]
+    found = card["load_verification"]
+    assert 0 < found["output_difference"] <= found["output_tolerance"]
     written = json.loads((to / "config.json").read_text())
     before = json.loads((tmp_path / "parent" / "config.json").read_text())
     quantisation = written.pop("quantization_config")
@@ -83,13 +83,13 @@ def test_a_fresh_process_quantises_and_loads(tmp_path):
     checkpoint = load_checkpoint(saved(causal("llama"), tmp_path / "parent"))
     architecture = in_precisions(checkpoint.architecture, "int8", "int8")
     done = export_checkpoint(checkpoint, architecture, tmp_path / "to")
-    assert done.card["proof"]["stock_class"] == "LlamaForCausalLM"
+    assert done.card["load_verification"]["stock_class"] == "LlamaForCausalLM"
     readme = (tmp_path / "to" / "README.md").read_text()
     assert "torchao" in readme and 'dtype="auto"' in readme
 
 
 @pytest.mark.usefixtures("in_this_process")
-def test_weights_of_another_network_are_no_proof(tmp_path, monkeypatch):
+def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     checkpoint = load_checkpoint(saved(causal("llama"), tmp_path / "parent"))
     other = saved(causal("llama", intermediate_size=60), tmp_path / "other")
 
@@ -98,7 +98,7 @@ def test_weights_of_another_network_are_no_proof(tmp_path, monkeypatch):
 
     monkeypatch.setattr(stock, "run", of_another)
     architecture = in_precisions(checkpoint.architecture, "int8", "int8")
-    with pytest.raises(ValueError, match="must be quantised as JouleNAS quantises it"):
+    with pytest.raises(ValueError, match="must equal JouleNAS's quantised weight"):
         export_checkpoint(checkpoint, architecture, tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
@@ -108,7 +108,7 @@ def test_weights_of_another_network_are_no_proof(tmp_path, monkeypatch):
     [
         (lambda: causal("gpt2"), "int8", "int8", "GPT2 classes have projections that torchao"),
         (lambda: causal("llama"), "int4wo", "int4wo", "cannot be stored in safetensors"),
-        (lambda: causal("llama"), "fp8", "fp8", "it needs a GPU to be proved"),
+        (lambda: causal("llama"), "fp8", "fp8", "it needs a GPU to be verified"),
         (lambda: causal("llama"), "bf16", "int8", "one type, here fp32 beside int8"),
         (lambda: causal("llama"), "int8", "int8wo", "one type, here fp32 beside int8"),
         (lambda: causal("llama"), "fp32", "int8wo", "one type, here bf16 beside int8wo"),

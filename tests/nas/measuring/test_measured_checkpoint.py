@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused_in_one_line(
 )
 def test_options_of_checkpoints_are_refused_without_one(option, tmp_path, capsys):
     assert main(["measure", str(tmp_path / "a.json"), option]) == 2
-    assert f"{option.partition('=')[0]} goes with --from" in capsys.readouterr().err
+    assert f"{option.partition('=')[0]} requires --from" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_does_not_fit_into_memory_is_refused_beforehand(

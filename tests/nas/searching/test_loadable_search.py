@@ -27,7 +27,7 @@ VIT = loadable(WORKLOAD, "vit")
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_sampler_proposes_what_a_class_can_hold(sampler, tmp_path):
+def test_every_sampler_proposes_what_a_class_supports(sampler, tmp_path):
     session = drive(make_session(tmp_path, space=VIT, sampler=sampler, trials=16, seed=3))
     trials = session.records()
     assert len(trials) >= 16
@@ -128,7 +128,7 @@ def test_a_run_goes_on_with_its_own_space_only(tmp_path):
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Prove and measure without fresh processes, which take longer than all else here."""
+    """Verify and measure without fresh processes, which take longer than all else here."""
     pytest.importorskip("transformers")
 
     def made(architecture, workload, **_):
@@ -139,7 +139,7 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr(stock, "run", stock_worker.do)
 
 
-def test_a_search_begins_with_a_proof_by_the_installed_version(
+def test_a_search_begins_with_a_check_of_the_installed_version(
     tmp_path, monkeypatch, in_this_process
 ):
     small = {"d_model": [16], "depth": [1], "patch_size": [4], "n_heads": [1, 2]}
@@ -152,13 +152,13 @@ def test_a_search_begins_with_a_proof_by_the_installed_version(
         meter="estimate",
         protocol="quick",
     )
-    proofs = []
-    prove = installed.prove_written
-    monkeypatch.setattr(installed, "prove_written", lambda *a: proofs.append(prove(*a)))
+    verified = []
+    verify = installed.verify_written
+    monkeypatch.setattr(installed, "verify_written", lambda *a: verified.append(verify(*a)))
     nas.search(config, tmp_path / "run", workers=0)
-    assert [proof.stock_class for proof in proofs] == ["ViTForImageClassification"]
+    assert [each.stock_class for each in verified] == ["ViTForImageClassification"]
     nas.resume(tmp_path / "run", trials=3)
-    assert len(proofs) == 1
+    assert len(verified) == 1
     run = nas.load(tmp_path / "run")
     assert len(run.trials()) == 3
     assert all(member.loadable for member in run.front())
@@ -167,7 +167,7 @@ def test_a_search_begins_with_a_proof_by_the_installed_version(
         return stock_worker.findings(job) | {"output_difference": 1.0}
 
     monkeypatch.setattr(stock, "run", differs)
-    monkeypatch.setattr(installed, "prove_written", prove)
+    monkeypatch.setattr(installed, "verify_written", verify)
     with pytest.raises(ValueError, match="loadable must be left out for blocks vit with the inst"):
         nas.search(config, tmp_path / "other", workers=0)
     assert not (tmp_path / "other").exists()

@@ -96,7 +96,10 @@ def raw(keys, tensors=b"", n_tensors=0):
         ([(b"a", struct.pack("<IB", 7, 2))], "a must be true or false, got 2"),
         ([(b"a", struct.pack("<I", 13))], "a must have a type in 0..12, got 13"),
         ([(b"a", struct.pack("<IIQ", 9, 9, 1))], "a must be an array of texts or numbers"),
-        ([(b"a", struct.pack("<IB", 0, 1))] * 2, "the key 'a' stands there twice"),
+        (
+            [(b"a", struct.pack("<IB", 0, 1))] * 2,
+            "the key 'a' must appear once, and appears twice",
+        ),
         ([(b"a", struct.pack("<IQ", 8, 1) + b"\xff")], "a must be UTF-8 text"),
         ([(b"\x1b[2J", struct.pack("<IB", 7, 2))], r"\x1b[2J must be true or false"),
         ([(b"x" * 201, struct.pack("<IB", 7, 1))], "must have at most 200 bytes, got 201"),
@@ -129,7 +132,7 @@ def description(name=b"t", sizes=(32,), kind=0, offset=0):
         ([description(kind=8, sizes=(33,))], "rows of a multiple of 32 values (Q8_0), got 33"),
         ([description(sizes=(2**60, 2**60))], "must be inside the file, and needs"),
         ([description(offset=32)], "'t' must begin at byte 0 of the values"),
-        ([description(), description()], "'t' must stand there once"),
+        ([description(), description()], "'t' must appear once, and appears twice"),
         ([description(), description(name=b"u")], "'u' must begin at byte 128"),
     ],
 )
@@ -143,7 +146,7 @@ def test_tensors_that_are_not_valid(tensors, part, tmp_path):
     ("changes", "part"),
     [
         ({"llama.block_count": None}, "llama.block_count must be an integer in 1..1000, got None"),
-        ({"llama.block_count": 3}, "must hold the tensor 'blk.2.attn_k.weight'"),
+        ({"llama.block_count": 3}, "must contain the tensor 'blk.2.attn_k.weight'"),
         ({"llama.block_count": 1}, "'blk.1.attn_k.weight' must be left out"),
         ({"llama.block_count": 10**6}, "llama.block_count must be an integer in 1..1000"),
         ({"llama.feed_forward_length": [96, 96]}, "llama.feed_forward_length must be an integer"),

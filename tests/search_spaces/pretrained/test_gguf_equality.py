@@ -112,7 +112,7 @@ def test_a_folder_with_one_file_is_that_file(tmp_path):
     found = load_checkpoint(tmp_path)
     assert found.folder == path and found.workload.name.startswith("test_a_folder_with_one")
     small_gguf(tmp_path / "other.gguf")
-    with pytest.raises(ValueError, match=r"one GGUF file; give one of m.gguf, other.gguf"):
+    with pytest.raises(ValueError, match=r"one GGUF file: name one of m.gguf, other.gguf"):
         load_checkpoint(tmp_path)
     folder_of(CONFIG, tmp_path)
     assert load_checkpoint(tmp_path).folder == tmp_path

@@ -180,21 +180,21 @@ def refused(checkpoint, architecture, kind="F32"):
                 compression=Compression("bf16"),
             ),
             "F16",
-            "layers.0.attention.precision is bf16, and must be fp32: --gguf-type says",
+            "layers.0.attention.precision is bf16, and must be fp32: --gguf-type sets",
         ),
         (
             lambda a: in_all(a, "ffn", d_ff=80),
             "Q8_0",
-            "layers[0].ffn.d_ff is 80, and Q8_0 has rows",
+            "layers[0].ffn.d_ff is 80, and must be a multiple of 32 with Q8_0",
         ),
         (
             lambda a: in_all(a, "attention", n_heads=1, n_kv_heads=1),
             "Q8_0",
-            "layers[0].attention.n_heads * d_head is 16, and Q8_0",
+            "layers[0].attention.n_heads * d_head is 16, and must be a multiple of 32",
         ),
     ],
 )
-def test_what_gguf_cannot_hold_is_named(change, kind, part, tmp_path):
+def test_what_gguf_does_not_support_is_named(change, kind, part, tmp_path):
     checkpoint = load_checkpoint(folder_of(CONFIG, tmp_path / "folder"))
     assert part in refused(checkpoint, change(checkpoint.architecture), kind)
 
@@ -216,7 +216,7 @@ def test_what_gguf_cannot_hold_is_named(change, kind, part, tmp_path):
         ),
         (
             CONFIG | {"rope_theta": 500.0000001},
-            "positions.theta is 500.0000001, and GGUF has numb",
+            "positions.theta is 500.0000001, and GGUF stores numb",
         ),
         (
             QWEN2 | {"num_attention_heads": 2},
@@ -224,7 +224,7 @@ def test_what_gguf_cannot_hold_is_named(change, kind, part, tmp_path):
         ),
     ],
 )
-def test_a_style_that_gguf_cannot_hold_is_named(config, part, tmp_path):
+def test_a_style_that_gguf_does_not_support_is_named(config, part, tmp_path):
     checkpoint = load_checkpoint(folder_of(config, tmp_path / "folder"))
     assert part in refused(checkpoint, checkpoint.architecture)
 
@@ -232,7 +232,7 @@ def test_a_style_that_gguf_cannot_hold_is_named(config, part, tmp_path):
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("gpt2", "the checkpoint is of the family gpt2, and GGUF is written for the Llama type"),
+        ("gpt2", "the checkpoint is of the family gpt2, and GGUF is supported for the Llama type"),
         ("bert", "of the family bert"),
         ("qwen2", "the checkpoint's head is for text classification, and GGUF files of the Llama"),
     ],

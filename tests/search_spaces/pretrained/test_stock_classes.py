@@ -87,10 +87,10 @@ def test_transformers_loads_a_sample_of_them(workload, blocks, tmp_path, monkeyp
             "config.json",
             "model.safetensors",
         )
-        proof = stock.prove_written(folder, made, of)
-        assert proof.output_difference < 1e-5 and proof.missing == ()
+        done = stock.verify_written(folder, made, of)
+        assert done.output_difference < 1e-5 and done.missing == ()
         (name,) = json.loads((folder / "config.json").read_text())["architectures"]
-        assert proof.stock_class == name
+        assert done.stock_class == name
         checkpoint = load_checkpoint(folder)
         check_describes(checkpoint.architecture, of, workload)
         assert checkpoint.unread_keys == () and checkpoint.labels == tuple(labels)
@@ -111,7 +111,7 @@ def test_styles_without_a_name_are_written_too(name, workload, tmp_path, monkeyp
     assert stock_refusals(of, workload) == ()
     made = network(of, workload)
     write_new(made, of, workload, tmp_path)
-    assert stock.prove_written(tmp_path, made, of).output_difference < 1e-5
+    assert stock.verify_written(tmp_path, made, of).output_difference < 1e-5
 
 
 def test_weights_of_bf16_are_stored_so(tmp_path):

@@ -88,10 +88,10 @@ def check_loads(folder, network, monkeypatch):
     monkeypatch.setattr(stock, "run", stock_worker.do)
     checkpoint = load_checkpoint(folder)
     style = checkpoint.architecture.style
-    proof = stock.prove(folder, checkpoint.workload, style, network, by_stock=True)
+    found = stock.verify_folder(folder, checkpoint.workload, style, network, by_stock=True)
     (expected,) = json.loads((folder / "config.json").read_text())["architectures"]
-    assert proof.stock_class == expected
-    assert proof.missing == ()
+    assert found.stock_class == expected
+    assert found.missing == ()
 
 
 @pytest.mark.parametrize(("name", "head"), CASES)
