@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from encoder_fakes import encoder
 from pretrained_fakes import causal, saved
 from safetensors import safe_open
@@ -101,6 +102,33 @@ def test_weights_of_another_network_are_no_proof(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="must be quantised as JouleNAS quantises it"):
         export_checkpoint(checkpoint, architecture, tmp_path / "to")
     assert not (tmp_path / "to").exists()
+
+
+def with_equal_projections():
+    """A network whose first two layers have output projections of zeros."""
+    network = causal("llama")
+    with torch.no_grad():
+        for layer in network.model.layers[:2]:
+            layer.self_attn.o_proj.weight.zero_()
+    return network
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_equal_weights_are_quantised_if_all_of_them_are(tmp_path):
+    checkpoint = load_checkpoint(saved(with_equal_projections(), tmp_path / "parent"))
+    architecture = in_precisions(checkpoint.architecture, "int8", "fp32")
+    done = export_checkpoint(checkpoint, architecture, tmp_path / "to")
+    assert done.card["proof"]["n_exact"] == 4 * checkpoint.architecture.depth
+    _, *rest = architecture.layers
+    plain = in_precisions(checkpoint.architecture, "fp32", "fp32").layers[0]
+    some = replace(architecture, layers=(plain, *rest))
+    with pytest.raises(
+        ValueError, match=r"layers\.1\.self_attn\.o_proj\.weight must differ from"
+    ) as error:
+        export_checkpoint(checkpoint, some, tmp_path / "other")
+    line = str(error.value)
+    assert "layers.0.self_attn.o_proj.weight" in line and "\n" not in line
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
