@@ -36,9 +36,9 @@ def write_checkpoint(
 ) -> tuple[str, ...]:
     """Write ``network`` to the folder ``to`` in its checkpoint's format; return the files' names.
 
-    Weights have the parent's types where these hold every value, else fp32; bf16 where
-    ``stored_precision`` is bf16. Weights of quantised blocks are written before they are
-    quantised. Read again, every parameter is the same to the bit (of bf16:
+    Weights have the parent's types where these hold every value, else fp32; beside quantised
+    blocks, and where it is bf16, that of ``stored_precision``. Weights of quantised blocks are
+    written before they are quantised. Read again, every parameter is the same to the bit (of bf16:
     rounded to it). An unchanged network's tensors are the parent's to the bit, except tied ones
     that the parent repeats, which are left out.
 
@@ -56,14 +56,17 @@ def write_checkpoint(
     """
     check_loadable(checkpoint, architecture)
     values = changed_values(checkpoint, architecture, configuration_of(checkpoint))
-    stored = stored_precision(architecture)
-    is_rounded = stored == "bf16" or quantised_precision(architecture) is not None
+    stored, is_quantised = (
+        stored_precision(architecture),
+        quantised_precision(architecture) is not None,
+    )
+    is_rounded = stored == "bf16" or is_quantised
     tensors = stored_tensors(checkpoint, network, is_rounded=is_rounded)
     of_parent = in_parents_types(checkpoint, tensors)
     if stored == "bf16":
         tensors = cast(tensors, torch.bfloat16)
         values = with_dtype(values, "bfloat16")
-    elif of_parent is not None:
+    elif of_parent is not None and not is_quantised:
         tensors = of_parent
     else:
         tensors = cast(tensors, torch.float32)

@@ -104,6 +104,21 @@ def test_weights_of_another_network_are_no_proof(tmp_path, monkeypatch):
     assert not (tmp_path / "to").exists()
 
 
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("parents", ["float16", "bfloat16"])
+def test_other_weights_have_the_type_that_was_proved(parents, tmp_path):
+    import transformers
+
+    network = causal("llama").to(getattr(torch, parents))
+    checkpoint = load_checkpoint(saved(network, tmp_path / "parent"))
+    to = tmp_path / "to"
+    export_checkpoint(checkpoint, in_precisions(checkpoint.architecture, "int8", "fp32"), to)
+    assert json.loads((to / "config.json").read_text())["dtype"] == "float32"
+    # As the card says.
+    read = transformers.AutoModelForCausalLM.from_pretrained(to, dtype="auto")
+    assert {parameter.dtype for parameter in read.parameters()} == {torch.float32}
+
+
 def with_equal_projections():
     """A network whose first two layers have output projections of zeros."""
     network = causal("llama")
