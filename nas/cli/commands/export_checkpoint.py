@@ -17,7 +17,8 @@ FORMS = ("huggingface", "python", "gguf")
 GGUF_TYPES = ("F32", "F16", "Q8_0")
 # Options of a run's members, by the attribute of each, and their defaults.
 _OF_RUNS = ("run", "trial", "storage", "task", "max_joules", "min_quality", "max_latency_ms")
-_ALSO_OF_RUNS = ("max_params", "max_memory", "exportable", "knee", "recommended")
+_ALSO_OF_RUNS = ("max_params", "max_memory", "exportable", "knee", "recommended", "plugin")
+_TOLERANCES = ("joule_tolerance", "quality_tolerance")
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -30,8 +31,10 @@ def check(arguments: argparse.Namespace) -> None:
         if arguments.gguf_type is not None:
             raise ValueError("--gguf-type goes with --from DIR: leave it out")
         return
-    for name in (*_OF_RUNS, *_ALSO_OF_RUNS):
-        if getattr(arguments, name) not in (None, False):
+    for name in (*_OF_RUNS, *_ALSO_OF_RUNS, *_TOLERANCES):
+        # By identity: a tolerance of 0 is one, too.
+        value = getattr(arguments, name)
+        if value is not None and value is not False and value != []:
             option = "a run folder" if name == "run" else f"--{name.replace('_', '-')}"
             raise ValueError(f"--from DIR is written without a run: leave out {option}")
     if arguments.architecture is None:
