@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.output.tables import print_result
+from nas.core.names import printable
 from nas.core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def export_from(arguments: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(arguments.checkpoint)
     if not arguments.quiet:
         print(
-            f"cutting {checkpoint.folder}, then loading the new folder in a fresh process",
+            f"cutting {printable(str(checkpoint.folder))}, then loading the new folder in a fresh "
+            f"process",
             file=sys.stderr,
         )
     form = form_of(arguments)
