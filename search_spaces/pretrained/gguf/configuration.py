@@ -156,11 +156,11 @@ def _head_size(read: _Hyperparameters, width: int, heads: int, path: Path) -> in
 
 
 def _scaling(read: _Hyperparameters) -> dict[str, Any] | None:
-    """Scaled rotary positions as ``rope_scaling``."""
+    """Scaled rotary positions as ``rope_scaling``; as in llama.cpp, linear unless named."""
     read.require("rope.scale_linear", (1, 1.0))
     read.require("rope.scaling.attn_factor", (1, 1.0))
     factor = read.number("rope.scaling.factor", 1.0)
-    if read.choice(_SCALING, ("none", "linear"), "none") == "none":
+    if read.choice(_SCALING, ("none", "linear"), "linear") == "none" or factor == 1:
         return None
     return {"rope_type": "linear", "factor": factor}
 
