@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nas.core.files import read_json, write_json
@@ -24,6 +24,7 @@ from search_spaces.models.build import build_network
 from search_spaces.pretrained import Checkpoint
 from search_spaces.pretrained.files.folder import CONFIG, WEIGHTS
 from search_spaces.pretrained.files.header import read_header
+from search_spaces.pretrained.writing.folder import save_tensors
 from search_spaces.pretrained.writing.loadable import (
     QUANTISED_PRECISIONS,
     quantised_precision,
@@ -89,7 +90,7 @@ def _quantise(
         )
         quantised = Path(scratch) / WEIGHTS
         header = _metadata(folder / WEIGHTS) | _metadata(quantised)
-        save_file(load_file(quantised), folder / WEIGHTS, header)
+        save_tensors(load_file(quantised), folder / WEIGHTS, header)
         quantisation = read_json(Path(scratch) / CONFIG)[_KEY]
     # All other values stay as the parent has them.
     write_json(folder / CONFIG, read_json(folder / CONFIG) | {_KEY: quantisation})

@@ -86,7 +86,7 @@ def write_files(
         OSError: the folder cannot be written.
     """
     write_json(to / CONFIG, values)
-    _save(tensors, to / WEIGHTS, {**(metadata or {}), "format": "pt"})
+    save_tensors(tensors, to / WEIGHTS, {**(metadata or {}), "format": "pt"})
     return CONFIG, WEIGHTS
 
 
@@ -124,9 +124,16 @@ def cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
     return {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write safetensors.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     try:
-        save_file({n: t.contiguous() for n, t in tensors.items()}, path, dict(metadata))
+        save_file({n: t.contiguous() for n, t in tensors.items()}, path, dict(metadata or {}))
     except SafetensorError as error:
         # Its own type, also for a full disk.
         raise OSError(f"{path.name} could not be written: {first_line(error)}") from None

@@ -1,6 +1,7 @@
 """Quantised networks of a checkpoint, as ``transformers`` reads them."""
 
 import json
+import resource
 from dataclasses import replace
 
 import pytest
@@ -117,6 +118,32 @@ def test_other_weights_have_the_type_that_was_proved(parents, tmp_path):
     # As the card says.
     read = transformers.AutoModelForCausalLM.from_pretrained(to, dtype="auto")
     assert {parameter.dtype for parameter in read.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(("precision", "file"), [("fp32", "batches"), ("int8", "model")])
+def test_a_disk_that_fills_late_is_one_line(precision, file, tmp_path, monkeypatch):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def and_full(call):
+        def then(*job):
+            found = call(*job)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+            return found
+
+        return then
+
+    if precision == "fp32":
+        monkeypatch.setattr(stock, "read_again", and_full(stock.read_again))
+    else:
+        monkeypatch.setattr("nas.exporting.formats.stock_quantised.run", and_full(stock_worker.do))
+    checkpoint = load_checkpoint(saved(causal("llama"), tmp_path / "parent"))
+    architecture = in_precisions(checkpoint.architecture, precision, "fp32")
+    try:
+        with pytest.raises(OSError, match=rf"^{file}.safetensors could not be written: "):
+            export_checkpoint(checkpoint, architecture, tmp_path / "to")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["parent"]
 
 
 def with_equal_projections():
