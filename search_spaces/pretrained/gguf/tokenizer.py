@@ -91,7 +91,9 @@ def tokenizer_files(
             names the key.
     """
     config = Config(metadata, path)
-    if metadata.get(MODEL, NO_TOKENIZER) == NO_TOKENIZER:
+    model = metadata.get(MODEL, NO_TOKENIZER)
+    # Of an array ``==`` would be an array.
+    if isinstance(model, str) and model == NO_TOKENIZER:
         return {}
     kind = config.choice(MODEL, {name: name for name in (BYTE_PAIRS, SENTENCE_PIECE)})
     tokens = _tokens(config, vocab_size)
