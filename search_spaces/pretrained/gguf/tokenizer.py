@@ -35,6 +35,8 @@ SPACE = "\u2581"
 N_BYTES = 256
 # Greatest length of a token; every place in a token of SentencePiece's is tried.
 _MOST_CHARACTERS = 512
+# Greatest number of pairs of SentencePiece's tokens; a vocabulary of 256,000 has half a million.
+_MOST_MERGES = 2**21
 
 
 class TokenType(IntEnum):
@@ -214,7 +216,12 @@ def _merges_by_score(config: Config, tokens: _Tokens, scores: Sequence[float]) -
                 SCORES, "numbers that differ between tokens of several pieces", (score, text)
             )
         pairs.sort(key=lambda pair: (numbers[pair[0]], numbers[pair[1]]))
-        merges += [list(pair) for pair in pairs]
+        # The vocabulary's own texts, since slices of them are copies.
+        merges += [[tokens.texts[numbers[part]] for part in pair] for pair in pairs]
+        if len(merges) > _MOST_MERGES:
+            raise config.error(
+                TOKENS, f"texts that are joined of at most {_MOST_MERGES} pairs", shown(text)
+            )
     return merges
 
 

@@ -13,6 +13,7 @@ from gguf_fakes import (
     CONFIG,
     byte_pairs,
     metadata_of,
+    sentence_piece,
     small_gguf,
     stored_tensors,
     tensors_of,
@@ -20,7 +21,7 @@ from gguf_fakes import (
 )
 
 from search_spaces.pretrained import load_checkpoint
-from search_spaces.pretrained.gguf import header
+from search_spaces.pretrained.gguf import header, tokenizer
 
 
 def refused(path):
@@ -189,6 +190,18 @@ def test_values_that_are_not_finite_are_named(name, kind, tmp_path):
     data[entry.begin : entry.begin + 4] = b"\xff\xff\xff\x7f" if kind == "F32" else b"\xff\x7f" * 2
     path.write_bytes(data)
     assert f"'{name}' must hold values that are finite" in refused(path)
+
+
+def test_pairs_of_nested_tokens_do_not_fill_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "_MOST_MERGES", 300_000)
+    # All cuts of each are two tokens: 131,000 pairs of each letter, in 0.1 MB of a header.
+    pieces = [letter * n for letter in "abc" for n in range(1, 513)]
+    tokens = sentence_piece(pieces)
+    config = CONFIG | {"vocab_size": len(tokens["tokenizer.ggml.tokens"])}
+    path, before = small_gguf(tmp_path / "m.gguf", config, **tokens), peak_kb()
+    line = refused(path)
+    assert "tokenizer.ggml.tokens must be texts that are joined of at most 300000 pairs" in line
+    assert peak_kb() - before < 120_000
 
 
 def test_a_quantised_vector_is_refused(tmp_path):
