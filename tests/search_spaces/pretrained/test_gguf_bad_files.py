@@ -58,6 +58,12 @@ def test_other_files_are_named(file):
         assert f"version 2 or 3, little-endian, got {version}" in refused(file)
 
 
+@pytest.mark.parametrize("name", ["m.GGUF", "model.safetensors", "m"])
+def test_a_file_of_another_name_is_not_called_absent(name, file):
+    line = refused(file.rename(file.with_name(name)))
+    assert line.endswith(f"{name}' must be a folder or a file *.gguf")
+
+
 HUGE = (2**62, 2**40, 2**32, 2**26)
 
 
