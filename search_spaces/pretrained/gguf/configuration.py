@@ -40,16 +40,19 @@ _REQUIRED: Mapping[str, tuple[object, ...]] = {
 }
 # Keys of files for contexts longer than pretraining's, without an effect on outputs.
 _HARMLESS = frozenset({"rope.scaling.finetuned", "rope.scaling.original_context_length"})
-_SCALING = "rope.scaling.type"
+_SCALING, _PARTS = "rope.scaling.type", "split.count"
 
 
 def architecture_of(metadata: Mapping[str, Any], path: Path) -> str:
     """Return the architecture that a file names.
 
     Raises:
-        ValueError: it is of another than the Llama type.
+        ValueError: it is of another than the Llama type, or in several parts.
     """
-    return Config(metadata, path).choice(ARCHITECTURE, {name: name for name in CLASSES})
+    config = Config(metadata, path)
+    # Else the first tensor of another part would be called missing.
+    config.require(_PARTS, (0, 1))
+    return config.choice(ARCHITECTURE, {name: name for name in CLASSES})
 
 
 class _Hyperparameters:

@@ -170,6 +170,7 @@ def test_tensors_that_are_not_valid(tensors, part, tmp_path):
         ({"llama.attention.sliding_window": 16}, "llama.attention.sliding_window must be null, 0"),
         ({"llama.logit_scale": 2.0}, "llama.logit_scale must be left out (no known key"),
         ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model must be one of gpt2, llama"),
+        ({"split.count": 3, "llama.block_count": 4}, "split.count must be null, 0, 1 or left out"),
         ({"tokenizer.ggml.model": [1, 2]}, "tokenizer.ggml.model must be one of gpt2, llama"),
         ({"tokenizer.ggml.bos_token_id": "one"}, "tokenizer.ggml.bos_token_id must be an integer"),
     ],
