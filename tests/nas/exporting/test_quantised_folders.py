@@ -3,16 +3,18 @@
 import json
 import resource
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from encoder_fakes import encoder
 from pretrained_fakes import causal, saved
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nas.exporting.checkpoint import export_checkpoint
 from nas.exporting.formats import stock, stock_worker
+from nas.exporting.formats.base import ExportError
 from search_spaces.architecture import Compression
 from search_spaces.pretrained import load_checkpoint
 from search_spaces.pretrained.writing.loadable import refusals
@@ -118,6 +120,29 @@ def test_other_weights_have_the_type_that_was_proved(parents, tmp_path):
     # As the card says.
     read = transformers.AutoModelForCausalLM.from_pretrained(to, dtype="auto")
     assert {parameter.dtype for parameter in read.parameters()} == {torch.float32}
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_weights_that_are_not_quantised_are_compared_to_the_bit(tmp_path, monkeypatch):
+    checkpoint = load_checkpoint(saved(causal("llama"), tmp_path / "parent"))
+    name = "model.layers.1.input_layernorm.weight"
+
+    def with_another_norm(job):
+        found = stock_worker.do(job)
+        path = Path(job["to"]) / "model.safetensors"
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        tensors = {n: t.clone() for n, t in load_file(path).items()}
+        # Far less than the tolerance of outputs.
+        tensors[name] *= 1.0001
+        save_file(tensors, path, metadata)
+        return found
+
+    monkeypatch.setattr("nas.exporting.formats.stock_quantised.run", with_another_norm)
+    architecture = in_precisions(checkpoint.architecture, "int8", "fp32")
+    with pytest.raises(ExportError, match=f"^{name}, which is not quantised, differs"):
+        export_checkpoint(checkpoint, architecture, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
 
 
 @pytest.mark.parametrize(("precision", "file"), [("fp32", "batches"), ("int8", "model")])
