@@ -64,6 +64,15 @@ def test_a_file_of_another_name_is_not_called_absent(name, file):
     assert line.endswith(f"{name}' must be a folder or a file *.gguf")
 
 
+def test_an_absent_file_is_not_sought_on_the_hub(monkeypatch):
+    def download(name):
+        raise AssertionError(f"{name} is downloaded")
+
+    monkeypatch.setattr("search_spaces.pretrained.load.download", download)
+    with pytest.raises(ValueError, match=r"^checkpoint file 'none/m.gguf' must exist, and does"):
+        load_checkpoint("none/m.gguf")
+
+
 HUGE = (2**62, 2**40, 2**32, 2**26)
 
 
