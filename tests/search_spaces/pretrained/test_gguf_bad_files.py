@@ -73,6 +73,19 @@ def test_an_absent_file_is_not_sought_on_the_hub(monkeypatch):
         load_checkpoint("none/m.gguf")
 
 
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_1"])
+def test_a_file_that_is_cut_after_its_header_was_read_is_named(kind, tmp_path):
+    path = small_gguf(tmp_path / "m.gguf", of=kind)
+    checkpoint, data = load_checkpoint(path), path.read_bytes()
+    last = max(entry.end for entry in checkpoint.match.entries.values())
+    path.write_bytes(data[:last])
+    checkpoint.build()
+    path.write_bytes(data[: last - 1])
+    with pytest.raises(ValueError, match="which has become shorter") as error:
+        checkpoint.build()
+    assert str(error.value).startswith(f"{path}: ")
+
+
 HUGE = (2**62, 2**40, 2**32, 2**26)
 
 
