@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.core.files import write_json
+from nas.core.names import printable
 from nas.core.versions import versions
 from nas.exporting.artifact import README
 from nas.exporting.checkpoint_card import render_card
@@ -172,7 +173,7 @@ def parent_name(checkpoint: Checkpoint) -> str:
     folder = checkpoint.folder.parent if checkpoint.files else checkpoint.folder
     cache = folder.absolute().parent
     if cache.name == _SNAPSHOTS and cache.parent.name.startswith(_CACHED):
-        return cache.parent.name.removeprefix(_CACHED).replace("--", "/")
+        return printable(cache.parent.name.removeprefix(_CACHED).replace("--", "/"))
     return checkpoint.workload.name
 
 

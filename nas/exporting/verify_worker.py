@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -70,18 +70,8 @@ def _evaluate(
 
     _, workload = read_description(folder)
     check = load_file(str(folder / CHECK))
-    inputs, expected = check["inputs"].to(device), check["outputs"]
-
-    def difference(size: int) -> float:
-        outputs, rows = loaded.call(inputs[:size]).float().cpu(), expected[:size]
-        if outputs.shape != rows.shape:
-            raise ValueError(
-                f"outputs of a batch of {len(rows)} must have the shape {tuple(rows.shape)}, got "
-                f"{tuple(outputs.shape)}"
-            )
-        return float((outputs - rows).abs().max())
-
-    largest_difference = max(map(difference, (len(inputs), *other_batches)))
+    sizes = (len(check["inputs"]), *other_batches)
+    difference = largest_difference(loaded, check, sizes, device)
     task = get_task(task_name)
     validation, test = (
         evaluate(
@@ -94,13 +84,36 @@ def _evaluate(
         for name in ("validation", "test")
     )
     return {
-        "output_difference": largest_difference,
-        "largest_output": float(expected.abs().max()),
+        "output_difference": difference,
+        "largest_output": float(check["outputs"].abs().max()),
         "validation_quality": validation.value,
         "n_validation": validation.n_samples,
         "test_quality": test.value,
         "test_quality_se": test.standard_error,
     }
+
+
+def largest_difference(
+    loaded: Loaded, check: Mapping[str, Tensor], sizes: Iterable[int], device: str
+) -> float:
+    """Return the largest difference of outputs in batches of ``sizes``.
+
+    Raises:
+        ValueError: outputs have another shape, or are not finite.
+    """
+    largest = 0.0
+    for size in sizes:
+        outputs = loaded.call(check["inputs"][:size].to(device)).float().cpu()
+        expected = check["outputs"][:size]
+        if outputs.shape != expected.shape:
+            raise ValueError(
+                f"outputs of a batch of {len(expected)} must have the shape "
+                f"{tuple(expected.shape)}, got {tuple(outputs.shape)}"
+            )
+        if not outputs.isfinite().all():
+            raise ValueError(f"outputs of a batch of {len(expected)} must be finite, got others")
+        largest = max(largest, float((outputs - expected).abs().max()))
+    return largest
 
 
 def _measure(

@@ -35,10 +35,14 @@ def check_memory(subject: Subject, architectures: Collection[Architecture], devi
     needed = needed_bytes(subject, architectures, device)
     if free is not None and needed > free:
         sizes = f"{format_bytes(needed)} (estimate), and {format_bytes(free)} are free"
+        what, fewer = "1 precision", ""
+        if len(architectures) > 1:
+            what = f"{len(architectures)} precisions side by side"
+            fewer = "name fewer with --precision, or "
+        size = "--image-size" if subject.workloads[0].is_image else "--sequence-length"
         raise ValueError(
-            f"measuring {subject.checkpoint.folder.name} in {len(architectures)} precisions side "
-            f"by side needs {sizes}: name fewer with --precision, or lower --batch-size or "
-            f"--sequence-length"
+            f"measuring {subject.checkpoint.folder.name} in {what} needs {sizes}: {fewer}lower "
+            f"--batch-size or {size}"
         )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.core.files import read_json
+from nas.core.names import printable
 from nas.core.nearest import did_you_mean
 from nas.tasks.base import Task
 from search_spaces.architecture import (
@@ -57,7 +58,8 @@ class Subject:
     @property
     def origin(self) -> str:
         """Where the architecture came from, for records."""
-        return f"checkpoint {self.checkpoint.folder.name} ({self.checkpoint.model_type})"
+        name = printable(self.checkpoint.folder.name)
+        return f"checkpoint {name} ({self.checkpoint.model_type})"
 
 
 def subject_of(checkpoint: Checkpoint, sizes: Sizes) -> Subject:

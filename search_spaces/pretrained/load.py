@@ -23,7 +23,7 @@ from search_spaces.pretrained.files.header import Entry
 from search_spaces.pretrained.files.hub import download, is_hub_name
 from search_spaces.pretrained.files.tensors import find_tensors
 from search_spaces.pretrained.files.vocabulary import check_vocabulary
-from search_spaces.pretrained.gguf.read import GgufFile, gguf_in, read_gguf
+from search_spaces.pretrained.gguf.read import SUFFIX, GgufFile, gguf_in, read_gguf
 from search_spaces.pretrained.matching import match
 from search_spaces.pretrained.registry import FAMILIES
 from search_spaces.pretrained.sentences import with_pooling
@@ -47,6 +47,9 @@ def load_checkpoint(source: str | Path) -> Checkpoint:
     path = Path(source)
     try:
         name = path.resolve().name
+        if path.suffix == SUFFIX and not path.exists():
+            # ``folder/file.gguf`` has the form of a name on the hub.
+            raise ValueError(f"checkpoint file {str(path)!r} must exist, and does not")
         if not path.exists() and is_hub_name(source):
             path, name = download(str(source)), str(source).rpartition("/")[2]
         stored = gguf_in(path)

@@ -60,7 +60,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--joule-tolerance",
         type=float,
-        default=0.3,
         help="maximum relative difference of joules measured again (default: 0.3)",
     )
     parser.add_argument(
@@ -72,7 +71,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality-tolerance",
         type=float,
-        default=0.02,
         help="maximum loss of validation quality by onnx-int8 (default: 0.02)",
     )
     add_moved_task(parser)
@@ -103,14 +101,12 @@ def run(arguments: argparse.Namespace) -> int:
             f"processes",
             file=sys.stderr,
         )
-    done = export(
-        source,
-        trial,
-        arguments.to,
-        joule_tolerance=arguments.joule_tolerance,
-        formats=formats,
-        quality_tolerance=arguments.quality_tolerance,
-    )
+    tolerances = {
+        name: value
+        for name in ("joule_tolerance", "quality_tolerance")
+        if (value := getattr(arguments, name)) is not None
+    }
+    done = export(source, trial, arguments.to, formats=formats, **tolerances)
     data = {"folder": str(done.folder), "card": done.card}
     print_result(data, _card_text(done, source.metric), as_json=arguments.json)
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.output.tables import print_result
+from nas.core.names import printable
 from nas.core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ FORMS = ("huggingface", "python", "gguf")
 GGUF_TYPES = ("F32", "F16", "Q8_0")
 # Attributes of the options that choose a trial of a run.
 _OF_RUNS = ("run", "trial", "storage", "task", "max_joules", "min_quality", "max_latency_ms")
-_ALSO_OF_RUNS = ("max_params", "max_memory", "exportable", "knee", "recommended")
+_ALSO_OF_RUNS = ("max_params", "max_memory", "exportable", "knee", "recommended", "plugin")
+_TOLERANCES = ("joule_tolerance", "quality_tolerance")
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -30,8 +32,10 @@ def check(arguments: argparse.Namespace) -> None:
         if arguments.gguf_type is not None:
             raise ValueError("--gguf-type requires --from DIR: add it, or leave it out")
         return
-    for name in (*_OF_RUNS, *_ALSO_OF_RUNS):
-        if getattr(arguments, name) not in (None, False):
+    for name in (*_OF_RUNS, *_ALSO_OF_RUNS, *_TOLERANCES):
+        # By identity: a tolerance of 0 is one, too.
+        value = getattr(arguments, name)
+        if value is not None and value is not False and value != []:
             option = "a run folder" if name == "run" else f"--{name.replace('_', '-')}"
             raise ValueError(f"--from DIR exports a checkpoint, not a run: leave out {option}")
     if arguments.architecture is None:
@@ -72,7 +76,8 @@ def export_from(arguments: argparse.Namespace) -> int:
     checkpoint = load_checkpoint(arguments.checkpoint)
     if not arguments.quiet:
         print(
-            f"pruning {checkpoint.folder}, then loading the result in a fresh process",
+            f"pruning {printable(str(checkpoint.folder))}, then loading the result in a fresh "
+            f"process",
             file=sys.stderr,
         )
     form = form_of(arguments)

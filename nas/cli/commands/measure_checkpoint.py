@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nas.cli.options.checkpoint import checkpoint_of, sizes_of
 from nas.cli.output.checkpoint_report import report_checkpoint
 from nas.cli.output.progress import MeasureProgress
+from nas.core.names import printable
 
 if TYPE_CHECKING:
     from predictors.campaign.active import Bench
@@ -22,7 +23,7 @@ def measure_checkpoint(arguments: argparse.Namespace, bench: Bench, batch_size: 
 
     def say(line: str) -> None:
         if not arguments.quiet:
-            print(line, file=sys.stderr)
+            print(printable(line), file=sys.stderr)
 
     path: Path = arguments.to or Path("measurements.jsonl")
     n_rounds = DEFAULT_ROUNDS if arguments.rounds is None else arguments.rounds

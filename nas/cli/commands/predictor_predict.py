@@ -108,12 +108,17 @@ def _of_files(arguments: argparse.Namespace) -> list[tuple[Architecture, Workloa
     from nas.cli.options.architecture_files import read_named
     from nas.tasks.registry import get_task
 
-    default = get_task(arguments.task or "digits").workload(arguments.batch_size or 128)
-    return [
-        (each.architecture, default if each.workload is None or arguments.task else each.workload)
-        for path in arguments.files
-        for each in read_named(path)
-    ]
+    size = arguments.batch_size
+    default = get_task(arguments.task or "digits").workload(size or 128)
+    pairs = []
+    for each in (named for path in arguments.files for named in read_named(path)):
+        workload = each.workload
+        if workload is None or arguments.task:
+            workload = default
+        elif size is not None:
+            workload = workload.with_batch_size(size)
+        pairs.append((each.architecture, workload))
+    return pairs
 
 
 def _of_checkpoint(arguments: argparse.Namespace) -> list[tuple[Architecture, Workload]]:

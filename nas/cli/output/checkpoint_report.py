@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nas.cli.output.tables import print_result, render_columns
+from nas.core.names import printable
 from nas.core.units import format_bytes, format_interval, format_milliseconds, meter_label
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def render_checkpoint(done: CheckpointEnergy) -> str:
     from predictors.meters.flags import describe_flag
 
     pending = f", {done.missing} measurements left" if done.missing else ""
-    failed = [f"failed: {name}: {cause}" for name, cause in done.failed.items()]
+    failed = [printable(f"failed: {name}: {cause}") for name, cause in done.failed.items()]
     if failed:
         failed.append("--retry-failed retries them")
     if not done.rows:

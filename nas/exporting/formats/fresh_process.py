@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,7 +29,8 @@ def findings_of(
         environment: The worker's variables; by default those of this process.
 
     Raises:
-        ExportError: the worker failed, with its last line on stderr, or ran out of time.
+        ExportError: the worker failed, with its last line on stderr or the signal that ended it,
+            or ran out of time.
     """
     try:
         done = subprocess.run(
@@ -43,8 +45,17 @@ def findings_of(
     except subprocess.TimeoutExpired:
         raise ExportError(f"{what} took longer than {timeout_s:g} s to verify") from None
     if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        raise ExportError(f"{what} cannot be run: {lines[-1] if lines else 'no cause'}")
+        raise ExportError(f"{what} cannot be run: {_cause(done.returncode, done.stderr)}")
     # Imports may print lines before.
     findings: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return findings
+
+
+def _cause(code: int, errors: str) -> str:
+    """Return why a worker failed: the signal that ended it, else its last line on stderr."""
+    if code < 0:
+        # Its last line would be one of progress.
+        memory = "; memory may have run out" if code == -signal.SIGKILL else ""
+        return f"ended by signal {-code} ({signal.strsignal(-code)}){memory}"
+    lines = errors.strip().splitlines()
+    return lines[-1] if lines else "no cause"

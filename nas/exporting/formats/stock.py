@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 
 from nas.exporting.formats import stock_worker
 from nas.exporting.formats.base import ExportError
 from nas.exporting.formats.fresh_process import findings_of
 from search_spaces.models.transformer import Transformer
 from search_spaces.pretrained.load import load_checkpoint
+from search_spaces.pretrained.writing.folder import save_tensors
 from search_spaces.pretrained.writing.loadable import stored_precision
 from search_spaces.workload import Workload
 
@@ -134,10 +134,10 @@ def verify_folder(
             if keep is not None:
                 tensors[f"keep.{n_batches}"] = keep
             n_batches += 1
-        save_file(tensors, path)
+        save_tensors(tensors, path)
         exact = Path(scratch) / "weights.safetensors"
         if weights is not None:
-            save_file(dict(weights), exact)
+            save_tensors(weights, exact)
         findings = run(
             {
                 "folder": str(folder),

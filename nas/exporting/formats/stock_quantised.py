@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nas.core.files import read_json, write_json
+from nas.exporting.formats.base import ExportError
 from nas.exporting.formats.stock import (
     CLASSES,
     LoadVerification,
@@ -30,6 +32,7 @@ from search_spaces.models.build import build_network
 from search_spaces.pretrained import Checkpoint
 from search_spaces.pretrained.files.folder import CONFIG, WEIGHTS
 from search_spaces.pretrained.files.header import read_header
+from search_spaces.pretrained.writing.folder import save_tensors
 from search_spaces.pretrained.writing.loadable import (
     QUANTISED_PRECISIONS,
     quantised_precision,
@@ -94,13 +97,25 @@ def _quantise(
             }
         )
         quantised = Path(scratch) / WEIGHTS
+        _check_plain(folder / WEIGHTS, quantised)
         header = _metadata(folder / WEIGHTS) | _metadata(quantised)
-        save_file(load_file(quantised), folder / WEIGHTS, header)
+        save_tensors(load_file(quantised), folder / WEIGHTS, header)
         quantisation = read_json(Path(scratch) / CONFIG)[_KEY]
     # All other values stay as the parent has them.
     write_json(folder / CONFIG, read_json(folder / CONFIG) | {_KEY: quantisation})
     names: dict[str, str] = done["names"]
     return names
+
+
+def _check_plain(dense: Path, quantised: Path) -> None:
+    """Raise ``ExportError`` for a tensor of both files that is not the same to the bit.
+
+    Outputs of quantised networks differ by more than an error in a norm or a bias may.
+    """
+    before, after = load_file(dense), load_file(quantised)
+    for name in before.keys() & after.keys():
+        if before[name].dtype != after[name].dtype or not torch.equal(before[name], after[name]):
+            raise ExportError(f"{name}, which is not quantised, differs when it is written again")
 
 
 def _dequantised(

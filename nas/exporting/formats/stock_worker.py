@@ -82,7 +82,7 @@ def _parameters(network: Any, job: Mapping[str, Any]) -> dict[str, str]:
         for name, module in network.named_modules()
         if _is_linear(module)
     ]
-    found = {}
+    found: dict[str, str] = {}
     for name in job["quantised"]:
         tensor = tensors[name]
         equal = [
@@ -90,12 +90,19 @@ def _parameters(network: Any, job: Mapping[str, Any]) -> dict[str, str]:
             for parameter, weight in weights
             if weight.shape == tensor.shape and torch.equal(weight, tensor.to(weight.dtype))
         ]
-        if len(equal) != 1:
+        others = [each for each in job["quantised"] if torch.equal(tensors[each], tensor)]
+        if not equal or len(others) > len(equal):
             raise ValueError(
-                f"{name} must be one linear layer of {type(network).__name__} to be quantised, "
-                f"got {', '.join(equal) or 'none'}"
+                f"{name} must be a linear layer of {type(network).__name__} to be quantised, and "
+                f"is none"
             )
-        (found[name],) = equal
+        if len(others) < len(equal):
+            raise ValueError(
+                f"{name} must differ from weights that are not quantised, got the values of "
+                f"{', '.join(equal)}"
+            )
+        # Of equal weights any may have the name.
+        found[name] = equal[others.index(name)]
     return found
 
 
@@ -115,7 +122,7 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
     for name, weight in load_file(str(job["weights"])).items() if job["weights"] else ():
         _check_weight(network, name, weight)
     batches = load_file(str(job["batches"]))
-    difference = largest = 0.0
+    differences, sizes = [], []
     with torch.no_grad():
         for index in range(int(job["n_batches"])):
             keep = batches.get(f"keep.{index}")
@@ -129,12 +136,13 @@ def findings(job: Mapping[str, Any]) -> dict[str, Any]:
             if keep is not None and job["is_per_token"]:
                 # Outputs of padding have no meaning.
                 outputs, expected = outputs[keep], expected[keep]
-            difference = max(difference, float((outputs.float() - expected).abs().max()))
-            largest = max(largest, float(expected.abs().max()))
+            differences.append((outputs.float() - expected).abs().max())
+            sizes.append(expected.abs().max())
     return {
         **facts,
-        "output_difference": difference,
-        "largest_output": largest,
+        # ``max`` of Python would leave out NaN, which must fail.
+        "output_difference": float(torch.stack(differences).max()),
+        "largest_output": float(torch.stack(sizes).max()),
     }
 
 

@@ -54,8 +54,10 @@ class Folder:
         """Open a folder.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none, or it is a file.
         """
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"checkpoint {str(path)!r} must be a folder or a file *.gguf")
         if not path.is_dir():
             raise ValueError(f"checkpoint folder {str(path)!r} must exist, and does not")
         self.path = path

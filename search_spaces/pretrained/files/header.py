@@ -69,6 +69,16 @@ class Entry:
         """Number of values."""
         return math.prod(self.shape)
 
+    @property
+    def end(self) -> int:
+        """The first byte after the tensor."""
+        if self.encoding is not None:
+            n_rows = self.n_values // self.encoding.row_values
+            return self.begin + n_rows * self.encoding.row_bytes
+        dtype = DTYPES.get(self.dtype)
+        size = _OTHER_BYTES[self.dtype] if dtype is None else dtype.itemsize
+        return self.begin + self.n_values * size
+
 
 def read_header(path: Path) -> dict[str, Entry]:
     """Return the tensors of a safetensors file by name.

@@ -82,13 +82,18 @@ class MappedTensors:
         """Map every file once.
 
         Raises:
-            ValueError: a file can no longer be mapped.
+            ValueError: a file can no longer be mapped, or is shorter than its header says.
         """
         self._entries = entries
         self._maps: dict[Path, mmap.mmap] = {}
         for entry in entries.values():
             if entry.path not in self._maps:
                 self._maps[entry.path] = _map(entry.path)
+            if entry.end > len(self._maps[entry.path]):
+                raise ValueError(
+                    f"{entry.path}: {entry.name!r} must be inside the file, which has become "
+                    f"shorter since its header was read"
+                )
 
     def view(self, name: str) -> Tensor:
         """Return a tensor as the file has it; its pages are read when its values are.

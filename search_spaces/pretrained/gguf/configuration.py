@@ -40,16 +40,19 @@ _REQUIRED: Mapping[str, tuple[object, ...]] = {
 }
 # Keys about contexts longer than pretraining's. They have no effect on outputs.
 _HARMLESS = frozenset({"rope.scaling.finetuned", "rope.scaling.original_context_length"})
-_SCALING = "rope.scaling.type"
+_SCALING, _PARTS = "rope.scaling.type", "split.count"
 
 
 def architecture_of(metadata: Mapping[str, Any], path: Path) -> str:
     """Return the architecture that a file names.
 
     Raises:
-        ValueError: the architecture is not of the Llama type.
+        ValueError: the architecture is not of the Llama type, or the file is one of several parts.
     """
-    return Config(metadata, path).choice(ARCHITECTURE, {name: name for name in CLASSES})
+    config = Config(metadata, path)
+    # Else the first tensor of another part would be called missing.
+    config.require(_PARTS, (0, 1))
+    return config.choice(ARCHITECTURE, {name: name for name in CLASSES})
 
 
 class _Hyperparameters:
@@ -160,11 +163,14 @@ def _head_size(read: _Hyperparameters, width: int, heads: int, path: Path) -> in
 
 
 def _scaling(read: _Hyperparameters) -> dict[str, Any] | None:
-    """Return the scaling of rotary positions as ``rope_scaling``, ``None`` without one."""
+    """Return the scaling of rotary positions as ``rope_scaling``; linear unless named.
+
+    ``None`` without a scaling. The default is llama.cpp's.
+    """
     read.require("rope.scale_linear", (1, 1.0))
     read.require("rope.scaling.attn_factor", (1, 1.0))
     factor = read.number("rope.scaling.factor", 1.0)
-    if read.choice(_SCALING, ("none", "linear"), "none") == "none":
+    if read.choice(_SCALING, ("none", "linear"), "linear") == "none" or factor == 1:
         return None
     return {"rope_type": "linear", "factor": factor}
 

@@ -35,6 +35,8 @@ SPACE = "\u2581"
 N_BYTES = 256
 # Maximum length of a token: SentencePiece's merges are sought at every place in a token.
 _MOST_CHARACTERS = 512
+# Greatest number of pairs of SentencePiece's tokens; a vocabulary of 256,000 has half a million.
+_MOST_MERGES = 2**21
 
 
 class TokenType(IntEnum):
@@ -90,7 +92,9 @@ def tokenizer_files(
         ValueError: the tokenizer is not valid or not supported; the message names the key.
     """
     config = Config(metadata, path)
-    if metadata.get(MODEL, NO_TOKENIZER) == NO_TOKENIZER:
+    model = metadata.get(MODEL, NO_TOKENIZER)
+    # Of an array ``==`` would be an array.
+    if isinstance(model, str) and model == NO_TOKENIZER:
         return {}
     kind = config.choice(MODEL, {name: name for name in (BYTE_PAIRS, SENTENCE_PIECE)})
     tokens = _tokens(config, vocab_size)
@@ -211,7 +215,12 @@ def _merges_by_score(config: Config, tokens: _Tokens, scores: Sequence[float]) -
                 SCORES, "numbers that differ between tokens of several pieces", (score, text)
             )
         pairs.sort(key=lambda pair: (numbers[pair[0]], numbers[pair[1]]))
-        merges += [list(pair) for pair in pairs]
+        # The vocabulary's own texts, since slices of them are copies.
+        merges += [[tokens.texts[numbers[part]] for part in pair] for pair in pairs]
+        if len(merges) > _MOST_MERGES:
+            raise config.error(
+                TOKENS, f"texts that are joined of at most {_MOST_MERGES} pairs", shown(text)
+            )
     return merges
 
 

@@ -63,10 +63,12 @@ def tokenizer_metadata(
     try:
         _check_model(content["model"], where)
         metadata = _metadata(content, use, numbers, vocab_size)
+        _check_texts(metadata, where)
         again = tokenizer_files(_as_read(metadata), where, vocab_size, 1)["tokenizer.json"]
         before, after = dict(_essence(content)), dict(_essence(again))
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{where} must be a tokenizer.json of byte pairs: {error!r}") from None
+        cause = error if isinstance(error, TypeError) else repr(error)
+        raise ValueError(f"{where} must be a tokenizer.json of byte pairs: {cause}") from None
     for part, value in before.items():
         if value != after[part]:
             raise ValueError(
@@ -81,6 +83,19 @@ def _check_model(model: Mapping[str, Any], where: Path) -> None:
         raise ValueError(f"{where}: the model must be BPE for GGUF, got {shown(model['type'])}")
     if not model["merges"]:
         raise ValueError(f"{where}: the model must have merges for GGUF, and has none")
+
+
+def _check_texts(metadata: Mapping[str, Any], where: Path) -> None:
+    """Raise ``ValueError`` for half a character, which JSON may have by its number."""
+    for key, value in metadata.items():
+        for text in value if isinstance(value, list) else (value,):
+            try:
+                str(text).encode()
+            except UnicodeEncodeError:
+                raise ValueError(
+                    f"{where}: {key} must be text that UTF-8 can encode for GGUF, got "
+                    f"{shown(text)}"
+                ) from None
 
 
 def _metadata(
@@ -151,8 +166,10 @@ def _kinds(content: Mapping[str, Any], texts: list[str]) -> list[int]:
 
 def _pair(merge: Any) -> tuple[str, str]:
     """Return a merge, which is a list since tokenizers 0.20 and a text before."""
-    first, second = merge.split(" ") if isinstance(merge, str) else merge
-    return first, second
+    pair = merge.split(" ") if isinstance(merge, str) else merge
+    if len(pair) != 2:
+        raise TypeError(f"merges must be pairs, got {shown(merge)}")
+    return pair[0], pair[1]
 
 
 def _scores(texts: list[str], merges: list[tuple[str, str]]) -> list[float]:

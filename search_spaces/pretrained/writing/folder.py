@@ -36,10 +36,11 @@ def write_checkpoint(
 ) -> tuple[str, ...]:
     """Write ``network`` to the folder ``to`` in its checkpoint's format; return the files' names.
 
-    Weights are bf16 if ``stored_precision`` is; otherwise they have the parent's types if these
-    represent every value, else fp32. Blocks to be quantised are written unquantised. Every
-    parameter that is read back is the same to the bit, in bf16 rounded to it. An unchanged
-    network's tensors are the parent's to the bit, without tied ones that the parent repeats.
+    Weights are bf16 if ``stored_precision`` is, and beside int8 blocks fp32; otherwise they have
+    the parent's types if these represent every value, else fp32. Blocks to be quantised are
+    written unquantised. Every parameter that is read back is the same to the bit, in bf16
+    rounded to it. An unchanged network's tensors are the parent's to the bit, without tied ones
+    that the parent repeats.
 
     Args:
         checkpoint: The parent.
@@ -55,14 +56,17 @@ def write_checkpoint(
     """
     check_loadable(checkpoint, architecture)
     values = changed_values(checkpoint, architecture, configuration_of(checkpoint))
-    stored = stored_precision(architecture)
-    is_rounded = stored == "bf16" or quantised_precision(architecture) is not None
+    stored, is_quantised = (
+        stored_precision(architecture),
+        quantised_precision(architecture) is not None,
+    )
+    is_rounded = stored == "bf16" or is_quantised
     tensors = stored_tensors(checkpoint, network, is_rounded=is_rounded)
     of_parent = in_parents_types(checkpoint, tensors)
     if stored == "bf16":
         tensors = cast(tensors, torch.bfloat16)
         values = with_dtype(values, "bfloat16")
-    elif of_parent is not None:
+    elif of_parent is not None and not is_quantised:
         tensors = of_parent
     else:
         tensors = cast(tensors, torch.float32)
@@ -82,7 +86,7 @@ def write_files(
         OSError: the folder cannot be written.
     """
     write_json(to / CONFIG, values)
-    _save(tensors, to / WEIGHTS, {**(metadata or {}), "format": "pt"})
+    save_tensors(tensors, to / WEIGHTS, {**(metadata or {}), "format": "pt"})
     return CONFIG, WEIGHTS
 
 
@@ -120,9 +124,16 @@ def cast(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]
     return {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write safetensors.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     try:
-        save_file({n: t.contiguous() for n, t in tensors.items()}, path, dict(metadata))
+        save_file({n: t.contiguous() for n, t in tensors.items()}, path, dict(metadata or {}))
     except SafetensorError as error:
         # safetensors raises its own type even for a full disk.
         raise OSError(f"{path.name} could not be written: {first_line(error)}") from None

@@ -166,6 +166,9 @@ def test_an_architecture_that_does_not_fit_is_refused(
         (["--trial", "3"], "leave out --trial"),
         (["--knee"], "leave out --knee"),
         (["some-run"], "leave out a run folder"),
+        (["--joule-tolerance", "0.3"], "leave out --joule-tolerance"),
+        (["--quality-tolerance", "0"], "leave out --quality-tolerance"),
+        (["--plugin", "families.py"], "leave out --plugin"),
     ],
 )
 def test_options_of_a_run_are_refused(more, part, parent, tmp_path, capsys):

@@ -149,6 +149,24 @@ def test_a_file_of_the_hub_has_its_name_there(parent, tmp_path):
     assert parent_name(load_checkpoint(folder / "m.gguf")) == "owner/small"
 
 
+@pytest.mark.usefixtures("verified", "measured_eagerly")
+def test_names_of_files_do_not_control_the_terminal(parent, tmp_path, capsys):
+    folder = tmp_path / "models--o\x1b[2J--n" / "snapshots" / "3f2a"
+    folder.mkdir(parents=True)
+    parent.rename(folder / "m\x1b[31m\n.gguf")
+    file = cut(folder, tmp_path / "cut.json")
+    measure = ["measure", "--from", str(folder), "--to", str(tmp_path / "m.jsonl")]
+    measure += ["--rounds", "1", "--precision", "fp32", "--protocol", "quick", "--device", "cpu"]
+    measure += ["--meter", "estimate", "--phase", "prefill"]
+    for command in (words(folder, file, tmp_path / "to"), measure):
+        assert main(command) == 0
+        shown = capsys.readouterr()
+        assert "\x1b" not in shown.out + shown.err
+        assert r"m\x1b[31m\n.gguf" in shown.out + shown.err
+    readme = (tmp_path / "to" / "README.md").read_text()
+    assert "base_model: o\\x1b[2J/n" in readme
+
+
 def test_the_tokenizer_of_a_folder_is_that_of_transformers(parent, tmp_path, verified):
     transformers = pytest.importorskip("transformers")
     file, to = cut(parent, tmp_path / "cut.json"), tmp_path / "to"

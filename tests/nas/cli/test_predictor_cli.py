@@ -8,7 +8,7 @@ from record_fakes import made_records
 
 from nas.cli.main import main
 from predictors.energy import learning_curve
-from predictors.measurement.records import append_records
+from predictors.measurement.records import append_records, read_records
 
 METRICS = {"n", "tau", "spearman", "mape", "p95", "coverage", "within_5", "within_10"}
 
@@ -127,6 +127,17 @@ def test_fitted_saved_and_asked_it_predicts_what_was_measured(records, tmp_path,
         assert row["low_j"] < row["energy_j"] < row["high_j"]
     assert main(["predictor", "predict", str(saved), str(records)]) == 0
     assert "90% interval" in capsys.readouterr().out
+
+
+def test_the_batch_size_of_records_is_that_of_the_option(records, tmp_path, capsys):
+    saved = tmp_path / "p.safetensors"
+    assert main(["predictor", "fit", str(records), "--to", str(saved)]) == 0
+    capsys.readouterr()
+    command = ["predictor", "predict", str(saved), str(records), "--batch-size", "7", "--json"]
+    assert main(command) == 0
+    rows = json.loads(capsys.readouterr().out)["predictions"]
+    expected = [r.workload.with_batch_size(7).key for r in read_records(records).records]
+    assert [row["workload"] for row in rows] == expected
 
 
 def test_a_predictor_adapts_to_records_of_another_device(records, tmp_path, capsys):

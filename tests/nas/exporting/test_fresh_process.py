@@ -1,6 +1,7 @@
 """Findings of a fresh process are its last line; its failures are errors of one line."""
 
 import os
+import signal
 import sys
 
 import pytest
@@ -38,6 +39,19 @@ def test_the_last_line_is_the_findings():
 def test_a_failure_is_its_last_line(code, cause):
     with pytest.raises(ExportError, match=f"^format x cannot be run: {cause}$"):
         run(code)
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"),
+    [
+        (signal.SIGKILL, r"ended by signal 9 \(Killed\); memory may have run out"),
+        (signal.SIGSEGV, r"ended by signal 11 \(Segmentation fault\)"),
+    ],
+)
+def test_a_signal_is_the_cause_rather_than_a_line_of_progress(number, cause):
+    code = "import os, sys; print('Loading weights: 3%', file=sys.stderr, flush=True)"
+    with pytest.raises(ExportError, match=f"^format x cannot be run: {cause}$"):
+        run(f"{code}; os.kill(os.getpid(), {int(number)})")
 
 
 def test_a_worker_that_hangs_is_killed():

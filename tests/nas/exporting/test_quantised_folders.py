@@ -1,16 +1,20 @@
 """Quantised networks of a checkpoint, as ``transformers`` reads them."""
 
 import json
+import resource
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 from encoder_fakes import encoder
 from pretrained_fakes import causal, saved
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from nas.exporting.checkpoint import export_checkpoint
 from nas.exporting.formats import stock, stock_worker
+from nas.exporting.formats.base import ExportError
 from search_spaces.architecture import Compression
 from search_spaces.pretrained import load_checkpoint
 from search_spaces.pretrained.writing.loadable import refusals
@@ -101,6 +105,97 @@ def test_weights_of_another_network_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="must equal JouleNAS's quantised weight"):
         export_checkpoint(checkpoint, architecture, tmp_path / "to")
     assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("parents", ["float16", "bfloat16"])
+def test_other_weights_have_the_type_that_was_verified(parents, tmp_path):
+    import transformers
+
+    network = causal("llama").to(getattr(torch, parents))
+    checkpoint = load_checkpoint(saved(network, tmp_path / "parent"))
+    to = tmp_path / "to"
+    export_checkpoint(checkpoint, in_precisions(checkpoint.architecture, "int8", "fp32"), to)
+    assert json.loads((to / "config.json").read_text())["dtype"] == "float32"
+    # As the card says.
+    read = transformers.AutoModelForCausalLM.from_pretrained(to, dtype="auto")
+    assert {parameter.dtype for parameter in read.parameters()} == {torch.float32}
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_weights_that_are_not_quantised_are_compared_to_the_bit(tmp_path, monkeypatch):
+    checkpoint = load_checkpoint(saved(causal("llama"), tmp_path / "parent"))
+    name = "model.layers.1.input_layernorm.weight"
+
+    def with_another_norm(job):
+        found = stock_worker.do(job)
+        path = Path(job["to"]) / "model.safetensors"
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+        tensors = {n: t.clone() for n, t in load_file(path).items()}
+        # Far less than the tolerance of outputs.
+        tensors[name] *= 1.0001
+        save_file(tensors, path, metadata)
+        return found
+
+    monkeypatch.setattr("nas.exporting.formats.stock_quantised.run", with_another_norm)
+    architecture = in_precisions(checkpoint.architecture, "int8", "fp32")
+    with pytest.raises(ExportError, match=f"^{name}, which is not quantised, differs"):
+        export_checkpoint(checkpoint, architecture, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize(("precision", "file"), [("fp32", "batches"), ("int8", "model")])
+def test_a_disk_that_fills_late_is_one_line(precision, file, tmp_path, monkeypatch):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def and_full(call):
+        def then(*job):
+            found = call(*job)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+            return found
+
+        return then
+
+    if precision == "fp32":
+        monkeypatch.setattr(stock, "reload", and_full(stock.reload))
+    else:
+        monkeypatch.setattr("nas.exporting.formats.stock_quantised.run", and_full(stock_worker.do))
+    checkpoint = load_checkpoint(saved(causal("llama"), tmp_path / "parent"))
+    architecture = in_precisions(checkpoint.architecture, precision, "fp32")
+    try:
+        with pytest.raises(OSError, match=rf"^{file}.safetensors could not be written: "):
+            export_checkpoint(checkpoint, architecture, tmp_path / "to")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["parent"]
+
+
+def with_equal_projections():
+    """A network whose first two layers have output projections of zeros."""
+    network = causal("llama")
+    with torch.no_grad():
+        for layer in network.model.layers[:2]:
+            layer.self_attn.o_proj.weight.zero_()
+    return network
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_equal_weights_are_quantised_if_all_of_them_are(tmp_path):
+    checkpoint = load_checkpoint(saved(with_equal_projections(), tmp_path / "parent"))
+    architecture = in_precisions(checkpoint.architecture, "int8", "fp32")
+    done = export_checkpoint(checkpoint, architecture, tmp_path / "to")
+    assert done.card["load_verification"]["n_exact"] == 4 * checkpoint.architecture.depth
+    _, *rest = architecture.layers
+    plain = in_precisions(checkpoint.architecture, "fp32", "fp32").layers[0]
+    some = replace(architecture, layers=(plain, *rest))
+    with pytest.raises(
+        ValueError, match=r"layers\.1\.self_attn\.o_proj\.weight must differ from"
+    ) as error:
+        export_checkpoint(checkpoint, some, tmp_path / "other")
+    line = str(error.value)
+    assert "layers.0.self_attn.o_proj.weight" in line and "\n" not in line
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,16 @@ def test_images_of_another_size_are_measured(images, tmp_path, capsys):
     assert record.workload.input_shape == (3, 8, 16)
 
 
+def test_images_that_do_not_fit_into_memory_are_refused_with_their_option(
+    images, tmp_path, capsys
+):
+    options = ["--precision", "fp32", "--image-size", "99999996", "--quiet"]
+    assert main(command(images, tmp_path, *options)) == 2
+    line = capsys.readouterr().err.strip()
+    assert "in 1 precision needs" in line and "\n" not in line
+    assert line.endswith("free: lower --batch-size or --image-size")
+
+
 @pytest.mark.parametrize("size", ["8x", "0", "8x8x8", "-8", "x", "8,8"])
 def test_what_is_no_size_is_refused_with_an_example(size, images, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):

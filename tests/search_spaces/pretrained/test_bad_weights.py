@@ -11,6 +11,15 @@ from safetensors.torch import save_file
 from search_spaces.pretrained import load_checkpoint
 
 
+def test_a_file_that_is_cut_after_its_header_was_read_is_named(tmp_path):
+    checkpoint = load_checkpoint(write_llama(tmp_path / "m"))
+    path = tmp_path / "m" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError) as error:
+        checkpoint.build()
+    assert str(error.value).startswith(f"{path}: ") and "become shorter" in str(error.value)
+
+
 def with_tensor(name, tensor):
     return llama_tensors() | {name: tensor}
 

@@ -13,6 +13,7 @@ from gguf_fakes import (
     CONFIG,
     byte_pairs,
     metadata_of,
+    sentence_piece,
     small_gguf,
     stored_tensors,
     tensors_of,
@@ -20,7 +21,7 @@ from gguf_fakes import (
 )
 
 from search_spaces.pretrained import load_checkpoint
-from search_spaces.pretrained.gguf import header
+from search_spaces.pretrained.gguf import header, tokenizer
 
 
 def refused(path):
@@ -55,6 +56,34 @@ def test_other_files_are_named(file):
     for version in (0, 1, 4, 3 << 24):
         file.write_bytes(data[:4] + struct.pack("<I", version) + data[8:])
         assert f"version 2 or 3, little-endian, got {version}" in refused(file)
+
+
+@pytest.mark.parametrize("name", ["m.GGUF", "model.safetensors", "m"])
+def test_a_file_of_another_name_is_not_called_absent(name, file):
+    line = refused(file.rename(file.with_name(name)))
+    assert line.endswith(f"{name}' must be a folder or a file *.gguf")
+
+
+def test_an_absent_file_is_not_sought_on_the_hub(monkeypatch):
+    def download(name):
+        raise AssertionError(f"{name} is downloaded")
+
+    monkeypatch.setattr("search_spaces.pretrained.load.download", download)
+    with pytest.raises(ValueError, match=r"^checkpoint file 'none/m.gguf' must exist, and does"):
+        load_checkpoint("none/m.gguf")
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "Q8_0", "Q4_1"])
+def test_a_file_that_is_cut_after_its_header_was_read_is_named(kind, tmp_path):
+    path = small_gguf(tmp_path / "m.gguf", of=kind)
+    checkpoint, data = load_checkpoint(path), path.read_bytes()
+    last = max(entry.end for entry in checkpoint.match.entries.values())
+    path.write_bytes(data[:last])
+    checkpoint.build()
+    path.write_bytes(data[: last - 1])
+    with pytest.raises(ValueError, match="which has become shorter") as error:
+        checkpoint.build()
+    assert str(error.value).startswith(f"{path}: ")
 
 
 HUGE = (2**62, 2**40, 2**32, 2**26)
@@ -166,6 +195,8 @@ def test_tensors_that_are_not_valid(tensors, part, tmp_path):
         ({"llama.attention.sliding_window": 16}, "llama.attention.sliding_window must be null, 0"),
         ({"llama.logit_scale": 2.0}, "llama.logit_scale must be left out (no known key"),
         ({"tokenizer.ggml.model": "bert"}, "tokenizer.ggml.model must be one of gpt2, llama"),
+        ({"split.count": 3, "llama.block_count": 4}, "split.count must be null, 0, 1 or left out"),
+        ({"tokenizer.ggml.model": [1, 2]}, "tokenizer.ggml.model must be one of gpt2, llama"),
         ({"tokenizer.ggml.bos_token_id": "one"}, "tokenizer.ggml.bos_token_id must be an integer"),
     ],
 )
@@ -191,6 +222,18 @@ def test_values_that_are_not_finite_are_named(name, kind, tmp_path):
     data[entry.begin : entry.begin + 4] = b"\xff\xff\xff\x7f" if kind == "F32" else b"\xff\x7f" * 2
     path.write_bytes(data)
     assert f"'{name}' must hold values that are finite" in refused(path)
+
+
+def test_pairs_of_nested_tokens_do_not_fill_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokenizer, "_MOST_MERGES", 300_000)
+    # All cuts of each are two tokens: 131,000 pairs of each letter, in 0.1 MB of a header.
+    pieces = [letter * n for letter in "abc" for n in range(1, 513)]
+    tokens = sentence_piece(pieces)
+    config = CONFIG | {"vocab_size": len(tokens["tokenizer.ggml.tokens"])}
+    path, before = small_gguf(tmp_path / "m.gguf", config, **tokens), peak_kb()
+    line = refused(path)
+    assert "tokenizer.ggml.tokens must be texts that are joined of at most 300000 pairs" in line
+    assert peak_kb() - before < 120_000
 
 
 def test_a_quantised_vector_is_refused(tmp_path):

@@ -176,3 +176,23 @@ def test_outputs_are_those_of_transformers(name, kind, tmp_path):
     *expected, logits = streams(layers_of(theirs), lambda: theirs(tokens).logits)
     *found, our_logits = streams(ours.stack, lambda: ours(tokens))
     assert largest_difference([*found, our_logits], [*expected, logits]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("of_file", "factor"),
+    [
+        ({"factor": 4.0}, 4),
+        ({"type": "linear", "factor": 4.0}, 4),
+        ({"type": "none", "factor": 4.0}, None),
+        ({"type": "linear", "factor": 1.0}, None),
+        ({"type": "linear"}, None),
+        ({}, None),
+    ],
+)
+def test_a_factor_without_a_type_is_linear_as_in_llama_cpp(of_file, factor, tmp_path):
+    changes = {f"llama.rope.scaling.{key}": value for key, value in of_file.items()}
+    path = small_gguf(tmp_path / "m.gguf", **changes)
+    scaling = load_checkpoint(path).architecture.style.positions.scaling
+    assert (None if scaling is None else (scaling.kind, scaling.factor)) == (
+        None if factor is None else ("linear", factor)
+    )

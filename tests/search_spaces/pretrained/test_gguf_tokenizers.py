@@ -248,6 +248,15 @@ def without(key):
         ),
         (without("vocab"), "must be a tokenizer.json of byte pairs: KeyError('vocab')"),
         (without("merges"), "must be a tokenizer.json of byte pairs"),
+        (
+            lambda c: c["model"]["merges"].append("a b c"),
+            "must be a tokenizer.json of byte pairs: merges must be pairs, got 'a b c'",
+        ),
+        (lambda c: c["model"]["merges"].append([]), "merges must be pairs, got []"),
+        (
+            lambda c: c["model"]["vocab"].update({"\ud800": 399}),
+            "must be text that UTF-8 can encode for GGUF, got '\\ud800'",
+        ),
     ],
 )
 def test_what_gguf_does_not_support_is_named(change, part, tmp_path):
@@ -257,6 +266,12 @@ def test_what_gguf_does_not_support_is_named(change, part, tmp_path):
         written(content, tmp_path)
     line = str(error.value)
     assert part in line and line.isprintable() and str(tmp_path) in line
+
+
+def test_a_template_that_no_file_can_hold_is_named(tmp_path):
+    content = a_model_of_transformers(tmp_path)
+    with pytest.raises(ValueError, match=r"tokenizer.chat_template must be text that UTF-8"):
+        written(content, tmp_path, {"chat_template": "hello \udfff"})
 
 
 def test_every_rule_has_a_name_that_is_read(tmp_path):
