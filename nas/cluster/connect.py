@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import secrets
@@ -26,6 +27,8 @@ from search_spaces.plugins import environment
 METER_RESOURCE = "joule_meter"
 METER_SHARE = 0.5
 _CONNECT_TIMEOUT_S = 5.0
+# Packages whose code is sent to a cluster (``shipping``).
+_PACKAGES = ("nas", "search_spaces", "predictors")
 
 
 def meter_resources(name: str | None) -> tuple[str, ...]:
@@ -119,8 +122,6 @@ def connected(address: str) -> Iterator[None]:
         yield
         return
     _prepare()
-    from nas.cluster.shipping import packages_here
-
     requirement = f"address must be that of a running Ray cluster, got {address!r}"
     with _failing_as(requirement):
         _check_reachable(address)
@@ -131,9 +132,19 @@ def connected(address: str) -> Iterator[None]:
     ):
         with _failing_as(requirement, _about_tokens()):
             # Ray's compiled parts require a plain ``str``.
-            ray.init(address=str(address), **_options(packages_here()))
+            ray.init(address=str(address), **_options(_packages_here()))
         interrupts.install()
         yield
+
+
+def _packages_here() -> list[str]:
+    """Return the folders of our packages, for ``py_modules``."""
+    folders = []
+    for name in _PACKAGES:
+        spec = importlib.util.find_spec(name)
+        assert spec is not None and spec.origin is not None
+        folders.append(str(Path(spec.origin).parent))
+    return folders
 
 
 def _check_same(address: str) -> None:

@@ -1,14 +1,13 @@
 """Ship our code to the nodes of a cluster, and check that they see the user's files.
 
-Code is sent by Ray's ``py_modules``, which store it by its hash: workers, and the processes in
-which they measure, run this process's version. Other packages must be installed on the cluster.
-Data are not sent: they are on a path that all nodes see, where each node's fingerprints must equal
-this machine's.
+Code is sent by Ray's ``py_modules`` (``connect``), which store it by its hash: workers, and the
+processes in which they measure, run this process's version. Other packages must be installed on
+the cluster. Data are not sent: they are on a path that all nodes see, where each node's
+fingerprints must equal this machine's.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -29,19 +28,8 @@ from nas.store.files_host import place_of
 pack: Callable[[Any], bytes] = ray.cloudpickle.dumps
 unpack: Callable[[bytes], Any] = ray.cloudpickle.loads
 
-PACKAGES = ("nas", "search_spaces", "predictors")
 # Enough for a worker to start.
 _ANSWER_S = 60.0
-
-
-def packages_here() -> list[str]:
-    """Return the folders of our packages, for ``py_modules``."""
-    folders = []
-    for name in PACKAGES:
-        spec = importlib.util.find_spec(name)
-        assert spec is not None and spec.origin is not None
-        folders.append(str(Path(spec.origin).parent))
-    return folders
 
 
 def by_bytes() -> Callable[..., bytes]:
