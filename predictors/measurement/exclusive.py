@@ -53,9 +53,10 @@ class DeviceLock:
 
         ``None`` is the machine's folder (``lock_folder``).
         """
+        # First, since ``__del__`` also runs after an error below.
+        self._files: tuple[int, int] | None = None
         self._folder = lock_folder() if folder is None else folder
         self._name = re.sub(r"[^a-zA-Z0-9]+", "-", _board(device))
-        self._files: tuple[int, int] | None = None
         self._depth = 0
 
     @contextmanager

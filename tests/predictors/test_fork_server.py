@@ -26,15 +26,24 @@ from predictors.measurement.runner import make_job, measure_candidate, measure_f
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks on Linux only")
 
 
+MARK = "JOULENAS_TEST_SERVER"
+
+
 def servers():
-    """Process ids of this machine's fork servers; forked children have the same command."""
+    """Process ids of this test's fork servers; forked children have the same command.
+
+    Those of tests that run beside have another mark in their environment.
+    """
+    mark = f"{MARK}={os.environ.get(MARK)}".encode()
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command, state = path.read_bytes(), (path.parent / "stat").read_text()
+            marks = (path.parent / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"predictors.measurement.fork_server" in command and ") Z " not in state:
+        is_server = b"predictors.measurement.fork_server" in command and mark in marks
+        if is_server and ") Z " not in state:
             found.add(int(path.parent.name))
     return found
 
@@ -51,7 +60,7 @@ def until(holds, seconds=60):
 @contextmanager
 def kept(monkeypatch):
     """A server that only this test uses."""
-    monkeypatch.setenv("JOULENAS_TEST_SERVER", str(time.monotonic_ns()))
+    monkeypatch.setenv(MARK, str(time.monotonic_ns()))
     before = servers()
     with kept_server(worker_environment("cpu", 1)):
         (own,) = servers() - before
@@ -114,7 +123,7 @@ def test_a_fork_that_is_killed_is_an_interrupted_measurement(monkeypatch, tmp_pa
 def test_a_fork_ends_with_the_command_that_asked_for_it_and_the_server_after_it(
     monkeypatch, tmp_path
 ):
-    monkeypatch.setenv("JOULENAS_TEST_SERVER", str(time.monotonic_ns()))
+    monkeypatch.setenv(MARK, str(time.monotonic_ns()))
     code = (
         "import json, sys\n"
         "from predictors.measurement.process import MeasureProcess\n"
@@ -171,7 +180,7 @@ def test_a_gpu_never_sees_a_fork(monkeypatch):
 
 def test_a_server_that_ends_first_is_told_apart(monkeypatch, tmp_path):
     with DeviceLock(tmp_path, "cpu").exclusive():
-        monkeypatch.setenv("JOULENAS_TEST_SERVER", str(time.monotonic_ns()))
+        monkeypatch.setenv(MARK, str(time.monotonic_ns()))
         before = servers()
         with MeasureProcess(waiting_job(tmp_path), 60, is_forked=True) as process:
             (server,) = servers() - before
