@@ -145,6 +145,21 @@ def test_weights_that_are_not_quantised_are_compared_to_the_bit(tmp_path, monkey
     assert not (tmp_path / "to").exists()
 
 
+def test_a_layer_that_is_quantised_by_mistake_is_named(tmp_path, monkeypatch):
+    checkpoint = load_checkpoint(saved(causal("llama"), tmp_path / "parent"))
+    name = "model.layers.0.mlp.up_proj.weight"
+
+    def one_more(job):
+        found = stock_worker.do(job | {"quantised": [*job["quantised"], name]})
+        del found["names"][name]
+        return found
+
+    monkeypatch.setattr("nas.exporting.formats.stock_quantised.run", one_more)
+    architecture = in_precisions(checkpoint.architecture, "int8", "fp32")
+    with pytest.raises(ExportError, match=f"^{name}, which is not quantised, differs"):
+        export_checkpoint(checkpoint, architecture, tmp_path / "to")
+
+
 @pytest.mark.parametrize(("precision", "file"), [("fp32", "batches"), ("int8", "model")])
 def test_a_disk_that_fills_late_is_one_line(precision, file, tmp_path, monkeypatch):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
