@@ -89,6 +89,10 @@ def run(arguments: argparse.Namespace) -> int:
     _check_one_choice(arguments)
     options = arguments.format or ["safetensors"]
     formats = [name.strip() for text in options for name in text.split(",")]
+    if arguments.quality_tolerance is not None and "onnx-int8" not in formats:
+        raise ValueError(
+            "--quality-tolerance is of --format onnx-int8 alone: add that format, or leave it out"
+        )
     named_plugins(arguments)
     source = loaded(arguments)
     if arguments.task is not None:

@@ -93,7 +93,7 @@ def tokenizer_files(
     """
     config = Config(metadata, path)
     model = metadata.get(MODEL, NO_TOKENIZER)
-    # Of an array ``==`` would be an array.
+    # A hostile file may have an array here, which ``==`` would compare value by value.
     if isinstance(model, str) and model == NO_TOKENIZER:
         return {}
     kind = config.choice(MODEL, {name: name for name in (BYTE_PAIRS, SENTENCE_PIECE)})

@@ -251,8 +251,11 @@ def test_a_refusal_is_one_line_and_nothing_is_written(run, tmp_path, capsys, mon
     assert code == 2 and len(error.splitlines()) == 1 and "does not support int8" in error
     code, error = said([*words, "--format", "onxx", "--quiet"], capsys)
     assert code == 2 and "did you mean 'onnx'" in error
-    code, error = said([*words, "--quality-tolerance", "7", "--quiet"], capsys)
+    tolerance = ["--quality-tolerance", "7", "--quiet"]
+    code, error = said([*words, "--format", "onnx-int8", *tolerance], capsys)
     assert code == 2 and "quality_tolerance must be in [0, 1)" in error
+    code, error = said([*words, "--format", "pt2", *tolerance], capsys)
+    assert code == 2 and "--quality-tolerance is of --format onnx-int8 alone" in error
     assert not (tmp_path / "out").exists()
 
 
