@@ -84,7 +84,7 @@ def _report(records: Sequence[EnergyRecord]) -> CampaignReport:
         n_architectures=len({(r.architecture.hash, r.workload.key) for r in raw}),
         n_records=len(raw),
         converged=sum(r.reading.converged for r in raw) / len(raw),
-        half_width=median(r.reading.half_width for r in raw),
+        half_width=median(r.reading.half_width_in_process for r in raw),
         split_half=median(
             abs(median(r.repeats_j[::2]) / median(r.repeats_j[1::2]) - 1) for r in raw
         ),

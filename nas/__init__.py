@@ -1,13 +1,13 @@
 """JouleNAS: neural architecture search for Transformers against measured joules.
 
 The same jobs as the command line: ``search``, ``resume``, ``load`` (then ``.front()``),
-``export``, ``load_checkpoint`` and ``measure``.
+``export``, ``calibrate``, ``load_checkpoint`` and ``measure``.
 Importing this package imports neither torch, ray nor optuna.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nas.measuring.call import MeasureOptions
     from nas.measuring.measure import CheckpointEnergy
     from nas.records.config import SearchConfig
+    from nas.searching.calibration.calibration import CalibrationState
     from nas.searching.controller.session import Listener
     from nas.store.driver import DriverOptions
     from nas.store.run import Run
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from search_spaces.pretrained import Checkpoint
 
 __all__ = [
+    "calibrate",
     "export",
     "load",
     "load_checkpoint",
@@ -58,6 +60,26 @@ def plugin(path: str | Path) -> Plugin:
     from search_spaces.plugins import name_plugin
 
     return name_plugin(path)
+
+
+def calibrate(
+    config: SearchConfig,
+    labels: int | None = None,
+    *,
+    on_label: Callable[[CalibrationState], None] = lambda _: None,
+) -> CalibrationState:
+    """Measure untrained architectures on this machine, for later searches of ``config``.
+
+    Afterwards ``labels`` members of its space have measured joules in the user's cache, by default
+    as many as pay. ``on_label`` is called after each measurement.
+
+    Raises:
+        ValueError: the configuration or task is invalid, or ``labels`` is below 1.
+        MeterError: no meter can measure the device.
+    """
+    from nas.searching.calibration import ahead
+
+    return ahead.calibrate(config, labels, on_label=on_label)
 
 
 def search(

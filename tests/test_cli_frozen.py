@@ -30,6 +30,7 @@ FROZEN = {
         "--evaluator",
         "--finalists",
         "--refine",
+        "--no-calibration",
         "--distill",
         "--teacher",
         "--inherit",

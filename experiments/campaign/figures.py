@@ -80,7 +80,9 @@ def _figures(device: str, protocol: str, records: list[EnergyRecord], n_failed: 
         n_references=len(references),
         n_failed=n_failed,
         between_processes=spread,
-        within_process=median(r.reading.half_width for r in references) if references else None,
+        within_process=median(r.reading.half_width_in_process for r in references)
+        if references
+        else None,
         tick_s=median(ticks) if ticks else None,
         cross_check=max(checks, key=abs) if checks else None,
         idle_power_w=median(idles) if idles else None,

@@ -47,10 +47,12 @@ def render_spending(summary: SearchSummary) -> str:
     supernet_j = summary.supernet_energy_j
     if supernet_j is not None:
         teacher += f"the supernet {format_joules(supernet_j)}, "
+    calibration_j = summary.calibration_energy_j
+    calibration = f"calibration {format_joules(calibration_j)}, " if calibration_j else ""
     lines = [
         f"spent by the search: {format_joules(summary.spent_energy_j)} ({label}; {teacher}"
         f"training {format_joules(summary.train_energy_j)}, "
-        f"measuring {format_joules(summary.measure_energy_j)}, idle {idle}), "
+        f"measuring {format_joules(summary.measure_energy_j)}, {calibration}idle {idle}), "
         f"{summary.carbon_g:.2g} g CO2e at {summary.carbon_g_per_kwh:g} g/kWh"
     ]
     saving = saving_text(summary)

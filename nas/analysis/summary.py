@@ -20,6 +20,7 @@ from nas.records.config import LARGEST
 from nas.records.goals import Goals
 from nas.records.spent import spent_in
 from nas.records.trial import Trial, judged
+from nas.searching.calibration.calibration import spent_in as spent_in_calibration
 from nas.searching.device_account import device_energy_j
 from nas.searching.gating.gate import AuditSummary, audit_summary
 from nas.store.run import Run
@@ -68,6 +69,7 @@ class SearchSummary:
     ``stopped_saved_s`` and ``stopped_saved_j`` estimate the rest of the training of ``stopped``
     trials at their own rate, measuring excluded; ``None`` if the rate of one is unknown.
 
+    ``calibration_energy_j`` are the joules of measuring untrained architectures and references.
     ``teacher_energy_j`` and ``supernet_energy_j`` are the joules of their training, ``None``
     without one. With a supernet, ``complete`` and other counts include ``finalists``, which were
     fine-tuned and measured, and ``fidelity`` is the rank correlation of inherited qualities.
@@ -89,6 +91,7 @@ class SearchSummary:
     audit: AuditSummary
     train_energy_j: float
     measure_energy_j: float
+    calibration_energy_j: float
     teacher_energy_j: float | None
     supernet_energy_j: float | None
     finalists: int
@@ -109,6 +112,7 @@ class SearchSummary:
         parts = (
             self.train_energy_j,
             self.measure_energy_j,
+            self.calibration_energy_j,
             self.teacher_energy_j,
             self.supernet_energy_j,
         )
@@ -155,7 +159,8 @@ def summarise(
         # The teacher's training was interrupted, or continues.
         spent = spent_in(run.teacher_folder)
         teacher_j = None if spent is None else spent.train_energy_j
-    busy_j = train_j + measure_j + (teacher_j or 0.0) + (supernet_j or 0.0)
+    calibration_j = spent_in_calibration(run.calibration_path)
+    busy_j = train_j + measure_j + calibration_j + (teacher_j or 0.0) + (supernet_j or 0.0)
     idle_j = None if device_j is None else max(0.0, device_j - busy_j)
     spent_j = busy_j + (idle_j or 0.0)
     reference = _baseline(records, baseline)
@@ -173,6 +178,7 @@ def summarise(
         audit=audit_summary(records, run.config.goals),
         train_energy_j=train_j,
         measure_energy_j=measure_j,
+        calibration_energy_j=calibration_j,
         teacher_energy_j=teacher_j,
         supernet_energy_j=supernet_j,
         finalists=sum(r.state == "complete" and r.finalist_of is not None for r in records),

@@ -30,6 +30,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 VERBS = (
     "search",
     "resume",
+    "calibrate",
     "front",
     "explain",
     "compare",

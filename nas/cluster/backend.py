@@ -10,12 +10,13 @@ from typing import Any, Self
 import ray
 
 from nas.cluster import connect
+from nas.cluster.measuring import measures_of
 from nas.cluster.roles import EnergyShare, Trainers, find_any_meter, find_named_meters
 from nas.cluster.shipping import check_paths
 from nas.cluster.waits import hear_waits, tell_driver
 from nas.core.files import Place
 from nas.core.retry import naming_storage, patience
-from nas.evaluation.evaluator import Evaluator
+from nas.evaluation.evaluator import Evaluator, Measure
 from nas.evaluation.executor import Executor, Measuring
 from nas.records.config import SearchConfig
 from nas.records.device_names import MeasuredDevice, MeterFound, find_meter
@@ -96,6 +97,12 @@ class RayBackend:
             self._listener.on_wait(f"no node of the cluster can train on {self._device} yet")
         share = trainers.gpu_share(self._driver.gpus_per_trial)
         return EnergyShare(self._driver.workers, share)
+
+    measures_beside = True
+
+    def measure(self, measuring: Measuring) -> Measure:
+        """See ``Backend``."""
+        return measures_of(measuring, self._driver)[0]
 
     def executor(self, evaluator: Evaluator, folder: Place, measuring: Measuring) -> Executor:
         """See ``Backend``."""

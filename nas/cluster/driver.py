@@ -26,7 +26,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from nas.cluster.measuring import RayMeasure
+from nas.cluster.measuring import measures_of
 from nas.cluster.roles import Trainers
 from nas.cluster.trial_worker import AWAY, ENDED, PROGRESS, run_trial, worker_ids
 from nas.cluster.tune_memory import ForgetEnded
@@ -40,7 +40,6 @@ from nas.evaluation.executor import Ended, Judge, Lost, Measuring, Stopped
 from nas.evaluation.outcome import finished_in, folder_of
 from nas.records.candidate import Candidate, Outcome
 from nas.records.rungs import Progress
-from nas.store.cluster_address import LOCAL
 from nas.store.driver import Driver
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,7 +101,7 @@ class TuneExecutor:
 
     def _trainable(self) -> Any:
         driver, measuring = self._driver, self._measuring
-        measure, *further = _measures(measuring, is_here=self._is_measured_here())
+        measure, *further = measures_of(measuring, driver)
         trainable = tune.with_parameters(
             run_trial,
             evaluator=self._evaluator,
@@ -114,16 +113,6 @@ class TuneExecutor:
         trainers = Trainers.here(driver.workers, measuring.device)
         gpus = trainers.gpu_share(driver.gpus_per_trial)
         return tune.with_resources(trainable, {"cpu": 1, "gpu": gpus})
-
-    def _is_measured_here(self) -> bool:
-        """Whether workers measure themselves: this machine trains alone, and on its CPU.
-
-        Several processes on one GPU would each hold memory of it while they wait for the device.
-        """
-        nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
-        return (
-            self._driver.address == LOCAL and self._measuring.device == "cpu" and len(nodes) == 1
-        )
 
     def _tuner(self, trainable: Any, folder: str) -> tune.Tuner:
         return tune.Tuner(
@@ -142,17 +131,6 @@ class TuneExecutor:
                 callbacks=[ForgetEnded()],
             ),
         )
-
-
-def _measures(measuring: Measuring, *, is_here: bool) -> list[RayMeasure]:
-    """Return one measurement for each device; the first supplies the objectives."""
-    protocol, locks = measuring.protocol, measuring.lock_folder
-    if not measuring.measured:
-        return [RayMeasure(measuring.device, measuring.meter, protocol, locks, is_here=is_here)]
-    return [
-        RayMeasure(device.device, device.meter, protocol, locks, name=device.name)
-        for device in measuring.measured
-    ]
 
 
 def _failure(tuner: tune.Tuner) -> ray.exceptions.RayError | None:

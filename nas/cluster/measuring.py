@@ -20,12 +20,15 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from nas.cluster.connect import METER_SHARE, meter_resources
 from nas.cluster.waits import tell_driver
-from nas.core.files import Place, as_local
+from nas.core.files import Place, as_local, as_local_if_any
 from nas.core.retry import is_of_storage, naming_storage, patience
 from nas.evaluation.evaluator import Measure
+from nas.evaluation.executor import Measuring
 from nas.evaluation.further import FurtherReadings
 from nas.records.candidate import Outcome
 from nas.searching.controller.attempts import ATTEMPTS
+from nas.store.cluster_address import LOCAL
+from nas.store.driver import Driver
 from predictors.measurement.process import MeasureInterrupted
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.records import EnergyRecord
@@ -61,9 +64,10 @@ class RayMeasure:
     function: Callable[..., EnergyRecord] = measure_candidate
     name: str | None = None
     is_here: bool = False
+    between_sd: float = 0.0
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
+        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
     ) -> EnergyRecord:
         """See ``Measure``."""
         if self.is_here:
@@ -72,7 +76,7 @@ class RayMeasure:
         return record
 
     def start(
-        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
+        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
     ) -> Any:
         """Start a Ray task that returns an ``EnergyRecord``."""
         options = measuring_options(self.name) | {
@@ -86,9 +90,9 @@ class RayMeasure:
         )
 
     def _measured_here(
-        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
+        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
     ) -> EnergyRecord:
-        with as_local(weights) as own_weights, as_local(inputs) as own_inputs:
+        with as_local_if_any(weights) as own_weights, as_local(inputs) as own_inputs:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     return self.function(
@@ -109,7 +113,40 @@ class RayMeasure:
             "meter": self.meter,
             "protocol": self.protocol,
             "lock_folder": self.lock_folder,
+            "between_sd": self.between_sd,
         }
+
+
+def measures_of(measuring: Measuring, driver: Driver) -> list[RayMeasure]:
+    """Return one measurement for each device; the first supplies the objectives."""
+    protocol, locks, sd = measuring.protocol, measuring.lock_folder, measuring.between_sd
+    if not measuring.measured:
+        is_here = _is_measured_here(measuring, driver)
+        return [
+            RayMeasure(
+                *(measuring.device, measuring.meter, protocol, locks),
+                is_here=is_here,
+                between_sd=sd,
+            )
+        ]
+    # The history is of the first device alone.
+    return [
+        RayMeasure(
+            *(device.device, device.meter, protocol, locks),
+            name=device.name,
+            between_sd=sd * (not number),
+        )
+        for number, device in enumerate(measuring.measured)
+    ]
+
+
+def _is_measured_here(measuring: Measuring, driver: Driver) -> bool:
+    """Whether workers measure themselves: this machine trains alone, and on its CPU.
+
+    Several processes on one GPU would each hold memory of it while they wait for the device.
+    """
+    nodes: list[Any] = ray.nodes()  # type: ignore[no-untyped-call]
+    return driver.address == LOCAL and measuring.device == "cpu" and len(nodes) == 1
 
 
 def _measure_there(
@@ -117,7 +154,7 @@ def _measure_there(
     architecture: Architecture,
     workload: Workload,
     *,
-    weights: Place,
+    weights: Place | None,
     inputs: Place,
     **named: Any,
 ) -> EnergyRecord:
@@ -125,7 +162,7 @@ def _measure_there(
     with (
         naming_storage(),
         patience(tell_driver("a measurement waits for storage")),
-        as_local(weights) as own_weights,
+        as_local_if_any(weights) as own_weights,
         as_local(inputs) as own_inputs,
     ):
         return function(architecture, workload, weights=own_weights, inputs=own_inputs, **named)
@@ -143,7 +180,7 @@ class Measurements:
         self._beside = FurtherReadings()
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
+        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
     ) -> EnergyRecord:
         """See ``Measure``."""
         subject = (architecture, workload, weights, inputs)

@@ -14,7 +14,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -100,6 +100,11 @@ def as_local(path: Place) -> Iterator[Path]:
         local = folder / path.name
         path.copy_to(local)
         yield local
+
+
+def as_local_if_any(path: Place | None) -> AbstractContextManager[Path | None]:
+    """Return ``as_local`` of ``path``, or a context that yields ``None``."""
+    return nullcontext() if path is None else as_local(path)
 
 
 def copy_file(source: Place, target: Place) -> None:

@@ -39,9 +39,9 @@ class Measure(Protocol):
     """Measurement of one architecture with exclusive use of the device."""
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
+        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
     ) -> EnergyRecord:
-        """Return the measured record.
+        """Return the measured record; without ``weights`` they are random.
 
         Raises:
             MeasureError: no reading was reliable.
@@ -154,10 +154,15 @@ class TrainingEvaluator:
             del runner
             fitted.model.to("cpu")
             torch.cuda.empty_cache()
-        record = measure(architecture, workload, weights, self.inputs)
+        quality = Score(fitted.validation.value, fitted.validation.standard_error)
+        measurement, measure_j = Measurement(), 0.0
+        if candidate.replica or candidate.is_worth_measuring(quality):
+            record = measure(architecture, workload, weights, self.inputs)
+            measurement = Measurement(record.reading, versions=record.versions)
+            measure_j = record.spent_energy_j
         return Outcome(
             "complete",
-            quality=Score(fitted.validation.value, fitted.validation.standard_error),
+            quality=quality,
             test_quality=Score(test.value, test.standard_error),
             uncompressed_quality=fitted.uncompressed.value,
             params=count(architecture, workload).params,
@@ -169,8 +174,8 @@ class TrainingEvaluator:
                 fitted.qat,
                 checkpoints.trained_by,
             ),
-            measurement=Measurement(record.reading, versions=record.versions),
-            spent=spending.total(span.energy_j, record.spent_energy_j),
+            measurement=measurement,
+            spent=spending.total(span.energy_j, measure_j),
         )
 
 

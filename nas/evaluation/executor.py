@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nas.core.files import Place
-from nas.evaluation.evaluator import Evaluator
+from nas.evaluation.evaluator import Evaluator, Measure
 from nas.records.candidate import Candidate, Outcome
 from nas.records.config import SearchConfig
 from nas.records.device_names import MeasuredDevice, MeterFound
@@ -78,7 +78,8 @@ class Measuring:
     """Measurement settings: ``meter`` on ``device``, or each meter of ``measured``.
 
     ``lock_folder`` contains the devices' locks; ``None`` is the default folder of the measuring
-    machine.
+    machine. ``between_sd`` is the relative standard deviation between sessions of the objective's
+    device, which is part of a reading's interval.
     """
 
     device: str
@@ -86,6 +87,7 @@ class Measuring:
     protocol: MeasuringProtocol
     lock_folder: Path | None = None
     measured: Sequence[MeterFound] = ()
+    between_sd: float = 0.0
 
 
 class Backend(AbstractContextManager["Backend"], Protocol):
@@ -130,6 +132,12 @@ class Backend(AbstractContextManager["Backend"], Protocol):
 
     def energy_share(self) -> Callable[[], float]:
         """Return a function by which a worker gets its trial's share of the device's joules."""
+
+    #: Whether ``measure`` may be called from a thread while candidates are evaluated.
+    measures_beside: bool
+
+    def measure(self, measuring: Measuring) -> Measure:
+        """Return the measurement of the objective's device, to be called by the driver."""
 
     def executor(self, evaluator: Evaluator, folder: Place, measuring: Measuring) -> Executor:
         """Return an executor that puts trial folders into ``folder``."""

@@ -35,6 +35,10 @@ class Candidate:
     ``weights`` and ``joules`` define the evaluation, ``finalist_of`` is the trial from which a
     finalist is fine-tuned, and ``inherited_quality`` the quality of that trial.
 
+    ``measure_above`` is the validation quality up to which a member of the front dominates the
+    candidate even at the optimistic end of its prediction: then it is not measured, and keeps its
+    prediction.
+
     Raises:
         ValueError: ``number``, ``replica``, ``weights`` or ``joules`` is out of range.
     """
@@ -49,6 +53,7 @@ class Candidate:
     joules: Joules = "measured"
     finalist_of: int | None = None
     inherited_quality: Score | None = None
+    measure_above: float | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers, which become folder names, and the choices."""
@@ -56,6 +61,16 @@ class Candidate:
         require_int("replica", self.replica, 0)
         _check_choice("weights", self.weights, get_args(Weights))
         _check_choice("joules", self.joules, get_args(Joules))
+
+    def is_worth_measuring(self, quality: Score) -> bool:
+        """Return whether a trained candidate of this validation quality must be measured.
+
+        It need not be if its quality is below ``measure_above`` even at the upper end of its 95%
+        interval.
+        """
+        if self.measure_above is None or self.prediction is None:
+            return True
+        return quality.value + 1.96 * quality.standard_error >= self.measure_above
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,9 @@ class SearchConfig:
     * ``predictor``: a file of ``nas predictor fit``, from which the gate predicts joules as of
       the first trial. The run directory contains copies of the data needed from it and from
       ``warm_start``.
+    * ``calibration``: measure untrained architectures before candidates are chosen, and start with
+      labels of earlier searches under the same conditions (``nas.searching.calibration``). Short
+      searches do neither.
     * ``refine``: number of final evaluations of trials whose Pareto-optimality is uncertain.
     * ``halving``: early stopping; ``None`` trains all candidates to the end.
     * ``supernet``: weight sharing, candidates are sub-networks of one supernet; ``None`` trains
@@ -109,6 +112,7 @@ class SearchConfig:
     max_memory_bytes: float | None = None
     reference: tuple[float, ...] | None = None
     refine: int = 0
+    calibration: bool = True
     supernet: SupernetConfig | None = None
     plugins: tuple[Plugin, ...] = ()
     measure_on: tuple[MeasuredDevice, ...] = ()

@@ -92,9 +92,9 @@ def pooled(record: Trial, trial_folder: Path) -> Trial:
     * Quality is the mean over seeds. Its variance has two parts: that of the mean score of each
       sample, since all seeds share the validation samples, and that between seeds over their
       number.
-    * Joules are the geometric mean. Their variance is the larger of the mean variance within
-      measurements and the variance between them, over their number. Readings under other limits
-      of the board are excluded and flagged.
+    * Joules are the geometric mean. Their variance is the larger of the mean variance of the
+      readings and the variance between them, over their number. The interval is that of a repeat
+      of all of them. Readings under other limits of the board are excluded and flagged.
     * Costs are sums, including those of failed and interrupted replicas.
     """
     outcome = record.outcome
@@ -175,14 +175,17 @@ def _reading(readings: Sequence[EnergyReading]) -> EnergyReading:
         return replace(first, flags=tuple(sorted(flags)))
     n = len(readings)
     logs = np.log([r.energy_j for r in readings])
-    widths = np.log([r.high_j / r.low_j for r in readings]) / (2 * _Z)
-    sd = math.sqrt(max(float(np.mean(widths**2)), float(logs.var(ddof=1))) / n)
+    single = float(np.mean([r.relative_sd**2 for r in readings]))
+    sd = math.sqrt(max(single, float(logs.var(ddof=1))) / n)
+    between_sd = math.sqrt(float(np.mean([r.between_sd**2 for r in readings])) / n)
     energy_j = float(np.exp(logs.mean()))
+    factor = math.exp(_Z * sd * (math.sqrt(2) if between_sd else 1.0))
     return replace(
         first,
         energy_j=energy_j,
-        low_j=energy_j * math.exp(-_Z * sd),
-        high_j=energy_j * math.exp(_Z * sd),
+        low_j=energy_j / factor,
+        high_j=energy_j * factor,
+        between_sd=between_sd,
         n_repeats=sum(r.n_repeats for r in readings),
         converged=all(r.converged for r in readings),
         latency_s=float(np.exp(np.log([r.latency_s for r in readings]).mean())),

@@ -67,7 +67,6 @@ class Trial:
     baseline = _Field[bool]("candidate.is_baseline")
     replica = _Field[int]("candidate.replica")
     weights = _Field[Weights]("candidate.weights")
-    joules = _Field[Joules]("candidate.joules")
     finalist_of = _Field[int | None]("candidate.finalist_of")
     inherited_quality = _Field[float | None]("candidate.inherited_quality.value")
 
@@ -112,8 +111,17 @@ class Trial:
         """Joules per sample: measured, or predicted if the search does not measure the trial."""
         if self.reading is not None:
             return self.reading.estimate
-        is_predicted = self.joules == "predicted" and self.state == "complete"
-        return self.prediction if is_predicted else None
+        return self.prediction if self.state == "complete" and self._may_be_predicted else None
+
+    @property
+    def joules(self) -> Joules:
+        """Whether the joules are measured or predicted."""
+        is_unmeasured = self.state == "complete" and self.reading is None
+        return "predicted" if is_unmeasured else self.candidate.joules
+
+    @property
+    def _may_be_predicted(self) -> bool:
+        return self.candidate.joules == "predicted" or self.candidate.measure_above is not None
 
     @property
     def energy_j(self) -> float | None:

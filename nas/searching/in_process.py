@@ -16,7 +16,7 @@ from pathlib import Path
 
 from nas.core import interrupts
 from nas.core.every import every
-from nas.core.files import Place, as_local
+from nas.core.files import Place, as_local, as_local_if_any
 from nas.core.retry import AwayError, OnWait, naming_storage, patience
 from nas.core.time_limit import check_time, time_left_s, time_limit
 from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
@@ -89,6 +89,12 @@ class InProcessBackend(AbstractContextManager["InProcessBackend"]):
     def energy_share(self) -> Callable[[], float]:
         """See ``Backend``; one candidate trains at a time, so its share is the whole."""
         return whole_device
+
+    measures_beside = False
+
+    def measure(self, measuring: Measuring) -> Measure:
+        """See ``Backend``."""
+        return _local_measures(measuring)[0][1]
 
     def executor(self, evaluator: Evaluator, folder: Place, measuring: Measuring) -> Executor:
         """See ``Backend``."""
@@ -174,13 +180,14 @@ class LocalMeasure:
     meter: str
     protocol: Protocol
     lock_folder: Path | None
+    between_sd: float = 0.0
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
+        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
     ) -> EnergyRecord:
         """See ``Measure``."""
         check_time()
-        with as_local(weights) as own_weights, as_local(inputs) as own_inputs:
+        with as_local_if_any(weights) as own_weights, as_local(inputs) as own_inputs:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     return measure_candidate(
@@ -193,6 +200,7 @@ class LocalMeasure:
                         inputs=own_inputs,
                         lock_folder=self.lock_folder,
                         timeout_s=time_left_s(),
+                        between_sd=self.between_sd,
                     )
                 except MeasureTimeout:
                     check_time()
@@ -213,17 +221,11 @@ class _Measures:
     @classmethod
     def of(cls, measuring: Measuring) -> _Measures:
         """Return the measures of a search."""
-        protocol, locks = measuring.protocol, measuring.lock_folder
-        if not measuring.measured:
-            return cls(LocalMeasure(measuring.device, measuring.meter, protocol, locks), ())
-        first, *further = (
-            (each.name or "", LocalMeasure(each.device, each.meter, protocol, locks))
-            for each in measuring.measured
-        )
+        first, *further = _local_measures(measuring)
         return cls(first[1], further)
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Place, inputs: Place
+        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
     ) -> EnergyRecord:
         """See ``Measure``."""
         record = self._first(architecture, workload, weights, inputs)
@@ -243,6 +245,21 @@ class _Measures:
     def added_to(self, outcome: Outcome) -> Outcome:
         """Return ``outcome`` with the readings of further devices and their cost."""
         return self._readings.added_to(outcome)
+
+
+def _local_measures(measuring: Measuring) -> list[tuple[str, LocalMeasure]]:
+    """Return the measure of each device with its name; the first measures the objective."""
+    protocol, locks, sd = measuring.protocol, measuring.lock_folder, measuring.between_sd
+    if not measuring.measured:
+        return [("", LocalMeasure(measuring.device, measuring.meter, protocol, locks, sd))]
+    # The history is of the first device alone.
+    return [
+        (
+            each.name or "",
+            LocalMeasure(each.device, each.meter, protocol, locks, sd * (not number)),
+        )
+        for number, each in enumerate(measuring.measured)
+    ]
 
 
 @contextmanager

@@ -72,8 +72,9 @@ def search(
                 executor.submit(candidate)
             if not running:
                 return True
-            # Evaluate.
+            # Evaluate, and measure untrained candidates beside.
             try:
+                session.calibrate()
                 event = executor.wait(continues)
             except KeyboardInterrupt:
                 break

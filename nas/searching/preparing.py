@@ -51,7 +51,7 @@ def fill(run: Run, task: Task, sampler: BaseSampler, warm_start: WarmStart) -> N
             # Earlier trials were measured with these inputs.
             copy_file(run.inputs_place, run.inputs_path)
         else:
-            _save_inputs(task, config, run.inputs_path)
+            save_inputs(task, config, run.inputs_path)
     if not run.inputs_place.is_file():
         _share_inputs(run)
     if not run.is_created or has_nothing(run):
@@ -127,7 +127,7 @@ def _train(
         raise TeacherError(f"the {what} could not be trained: {first_line(error)}") from error
 
 
-def _save_inputs(task: Task, config: SearchConfig, path: Path) -> None:
+def save_inputs(task: Task, config: SearchConfig, path: Path) -> None:
     """Save a batch of real training inputs, since constant ones would change the power."""
     inputs = task.split("train").inputs
     # A training split smaller than the batch is repeated to fill it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from nas.records.config import LARGEST, SearchConfig
 from nas.records.device_names import MeterFound, find_meter
 from nas.records.supernet import choose_finalists
 from nas.searching import writing
+from nas.searching.calibration.calibration import BackgroundCalibration, Calibration, pays
+from nas.searching.calibration.labels import Labels, cache_of, new_session
 from nas.searching.controller.refine import Refinement
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
@@ -185,13 +187,11 @@ def _run_search(
             if run is not None:
                 first = replace(first, meter=run.meter)
             measured = backend.find_meters((first, *further), config.device, config.meter)
+        meter = measured[0] if measured else backend.find_meter(config.device, meter_name)
+        meter_name = meter.meter
+        conditions = _conditions(meter, protocol, workload)
         saved = None if run is None else load_warm_start(folder, config)
-        if saved is None:
-            meter = measured[0] if measured else backend.find_meter(config.device, meter_name)
-            meter_name = meter.meter
-            warm_start = collect_warm_start(config, _conditions(meter, protocol, workload))
-        else:
-            warm_start = saved
+        warm_start = collect_warm_start(config, conditions) if saved is None else saved
         sampler = make_sampler(config, workload, warm_start.prior_rows(config.space))
         if config.files_at is not None:
             check_writable(place_of(config.files_at))
@@ -201,7 +201,6 @@ def _run_search(
             stack.enter_context(backend)
         backend.check_paths(config, files, folder)
         if run is None:
-            assert meter_name is not None
             was_there = folder.exists()
             lock = stack.enter_context(writing.first_writer(folder))
             with undone(folder, was_there):
@@ -218,10 +217,15 @@ def _run_search(
         with writing.said_if_not_writable(folder):
             run_file.go_on(run)
         store = store or open_study(run, sampler)
-        measuring = Measuring(config.device, run.meter, protocol, measured=measured)
+        labels = Labels(conditions, cache_of(conditions), new_session())
+        measuring = Measuring(
+            *(config.device, run.meter, protocol),
+            measured=measured,
+            between_sd=labels.repeatability().interval_sd,
+        )
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
             store.fence(writing.checks_of(run, lock, stack), lock.token)
-            _drive(run, store, workload, backend, measuring, warm_start, listener)
+            _drive(run, store, workload, backend, measuring, warm_start, labels, listener)
     return run
 
 
@@ -244,16 +248,22 @@ def _drive(
     backend: Backend,
     measuring: Measuring,
     warm_start: WarmStart,
+    labels: Labels,
     listener: Listener | None,
 ) -> None:
     """Run the search of ``run`` to its end on ``backend``, or until Ctrl-C."""
     config = run.config
+    prior = warm_start.for_gate(config.space, seed=config.seed)
+    calibration = None
+    if pays(config):
+        prior = prior.with_observations(labels.observations())
+        calibration = _calibration(run, labels, workload, backend, measuring)
     gate = Gate(
         workload,
         config.gate,
         goals=config.goals,
         seed=config.seed,
-        warm_start=warm_start.for_gate(config.space, seed=config.seed),
+        warm_start=prior,
         pool=CandidatePool.sample(
             config.space,
             config.seed,
@@ -264,7 +274,7 @@ def _drive(
     log = _log(run, listener)
     with DeviceAccount(run.device_account_path, watched_meter(run), log or listener) as account:
         first = warm_start.initial_candidates(config.space, config.trials)
-        session = Session(config, workload, store, gate, account, first, run.metric)
+        session = Session(config, workload, store, gate, account, first, run.metric, calibration)
         adopt_results(session, run.trials_place)
         if log is not None:
             log.take_up(session.records())
@@ -272,13 +282,33 @@ def _drive(
             evaluator = _evaluator(run, backend, account)
         except KeyboardInterrupt:
             return
-        with closing(
-            backend.executor(evaluator, run.trials_place.resolve(), measuring)
-        ) as executor:
+        with (
+            closing(
+                backend.executor(evaluator, run.trials_place.resolve(), measuring)
+            ) as executor,
+            nullcontext() if calibration is None else closing(calibration),
+        ):
             _search_and_refine(run, session, gate, executor, account)
     if session.stop_reason is not None:
         store.check_writer()
         run.end_early(session.stop_reason)
+
+
+def _calibration(
+    run: Run, labels: Labels, workload: Workload, backend: Backend, measuring: Measuring
+) -> Calibration:
+    """Return the calibration of a search; it measures beside trials where that is possible."""
+    config = run.config
+    measure, inputs = backend.measure(measuring), run.inputs_place.resolve()
+    kind = BackgroundCalibration if backend.measures_beside else Calibration
+    return kind(
+        labels,
+        config.space,
+        lambda architecture: measure(architecture, workload, None, inputs),
+        run.calibration_path,
+        device=config.measured_device,
+        seed=config.seed,
+    )
 
 
 def _search_and_refine(

@@ -5,6 +5,7 @@
                          fingerprints; named ``creating.json`` until the run is complete
 ``records.jsonl``        the study, unless a storage URL was given (``nas.store.records_file``)
 ``inputs.npy``           the real inputs for measuring every candidate
+``calibration.jsonl``    measured records of untrained architectures and of the reference
 ``trials/N/``            weights and result of trial N, and those of its replicas
 ``teacher/``             the teacher of the candidates, where the search has one
 ``supernet/``            the shared weights of the candidates, where the search has them
@@ -318,6 +319,11 @@ class Run:
     def device_account_path(self) -> Path:
         """Joules of the whole device, if a meter reads them; see ``device_account``."""
         return self.folder / "device.jsonl"
+
+    @property
+    def calibration_path(self) -> Path:
+        """The records of untrained architectures and references that the search measured."""
+        return self.folder / "calibration.jsonl"
 
     @property
     def inputs_path(self) -> Path:

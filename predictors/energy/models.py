@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,8 +83,8 @@ class Observation:
         reading: EnergyReading,
         group: str = "",
     ) -> Observation:
-        """Return the joules of a reading, with the deviation of its 95% interval."""
-        sd = reading.half_width / 1.96
+        """Return the joules of a reading, with their standard deviation."""
+        sd = reading.relative_sd
         return cls(architecture, workload, reading.energy_j, sd, group, reading.device_type)
 
     @classmethod
@@ -92,9 +92,13 @@ class Observation:
         cls, architecture: Architecture, workload: Workload, reading: EnergyReading
     ) -> Observation:
         """Return the seconds per unit of a reading, with the relative deviation of its joules."""
-        sd = reading.half_width / 1.96
+        sd = reading.relative_sd
         cost_s = reading.latency_s / workload.n_units
         return cls(architecture, workload, cost_s, sd, device=reading.device_type)
+
+    def scaled(self, factor: float) -> Observation:
+        """Return this observation with its cost times ``factor``."""
+        return replace(self, cost=self.cost * factor)
 
     @classmethod
     def of_record(cls, record: EnergyRecord) -> Observation:

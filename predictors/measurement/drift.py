@@ -119,7 +119,7 @@ def _report(group: _Group, sessions: Mapping[str, list[EnergyRecord]]) -> DriftR
         )
         deviation = median(abs(energy_j / level_j - 1) for energy_j in energies)
     span = (max(energies) - min(energies)) / level_j
-    has_moved = span > max(_NEGLIGIBLE, 2 * median(r.reading.half_width for r in every))
+    has_moved = span > max(_NEGLIGIBLE, 2 * median(r.reading.half_width_in_process for r in every))
     helps = has_moved if residual is None or deviation is None else residual < deviation
     return DriftReport(
         *group,
@@ -155,12 +155,15 @@ def _log_reference(references: Sequence[EnergyRecord], time_s: float) -> tuple[f
     after = [r for r in references if _time_s(r) > time_s]
     if not before or not after:
         near = before[-1] if before else after[0]
-        return _log_j(near), near.reading.half_width
+        return _log_j(near), near.reading.half_width_in_process
     first, second = before[-1], after[0]
     share = (time_s - _time_s(first)) / (_time_s(second) - _time_s(first))
     return (
         (1 - share) * _log_j(first) + share * _log_j(second),
-        math.hypot((1 - share) * first.reading.half_width, share * second.reading.half_width),
+        math.hypot(
+            (1 - share) * first.reading.half_width_in_process,
+            share * second.reading.half_width_in_process,
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Required, TypedDict, Unpack
@@ -77,6 +78,7 @@ def measure_fresh(
     item_timeout_s: float = TIMEOUT_S,
     on_window: Callable[[int, float | None], None] | None = None,
     is_forked: bool = False,
+    between_sd: float = 0.0,
     **setup: Unpack[MeasureSetup],
 ) -> EnergyRecord:
     """Measure joules per unit of ``architecture`` on ``workload``; see ``MeasureSetup``.
@@ -85,7 +87,8 @@ def measure_fresh(
     limits the measurement without compiling, ``timeout_s`` with it. ``on_window`` is called with
     the number of accepted windows and the relative half-width of the interval so far, ``None``
     while there are too few. ``is_forked`` forks a process that has torch imported, in place of a
-    fresh interpreter.
+    fresh interpreter. ``between_sd`` is the device's relative standard deviation between sessions,
+    by which the reading's interval is widened (``EnergyReading.between_sessions``).
 
     Raises:
         OSError: ``is_forked``, and no server can be started that forks.
@@ -100,7 +103,8 @@ def measure_fresh(
         while True:
             message = process.receive()
             if message["event"] == "record":
-                return EnergyRecord.from_dict(message["record"])
+                record = EnergyRecord.from_dict(message["record"])
+                return replace(record, reading=record.reading.between_sessions(between_sd))
             if on_window is not None:
                 on_window(message["n_repeats"], message["half_width"])
 

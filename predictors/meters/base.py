@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from nas.core.estimate import Estimate
@@ -16,6 +16,9 @@ from nas.core.names import MOST_TEXT, check_name
 from nas.core.plain import from_plain
 from predictors.meters.board import Board, Limits, describe_limits
 from predictors.meters.flags import NOT_CONVERGED, describe_flag
+
+# Half-width of a normal distribution's 95% interval, in standard deviations.
+_Z = 1.96
 
 
 class MeterError(RuntimeError):
@@ -119,7 +122,11 @@ class EnergyReading:
     """Joules per ``unit`` of one model on one workload and device, with a 95% interval.
 
     ``energy_j`` is the median over repeats of the device's gross joules per ``unit`` (``sample``,
-    ``generated token``, ...); ``low_j`` and ``high_j`` are the bounds of its interval.
+    ``generated token``, ...). ``low_j`` and ``high_j`` are the bounds of its interval: that of the
+    windows of one process, or, after ``between_sessions``, a prediction interval for the median of
+    a new process in a new session. Then ``between_sd`` is the relative standard deviation between
+    sessions and processes that it contains, and ``window_half_width`` the relative half-width of
+    the windows' interval.
     ``net_energy_j`` is without the joules of idling, ``None`` if these were not measured.
     ``latency_s`` is seconds per batch. ``duration_s`` is the total time of the windows. ``driver``
     is the version of the device's driver, ``board`` its settings and ``host`` the name of the
@@ -149,6 +156,8 @@ class EnergyReading:
     n_rejected: int = 0
     host: str | None = None
     board: Board | None = None
+    between_sd: float = 0.0
+    window_half_width: float | None = None
 
     def __post_init__(self) -> None:
         """Check that figures are finite, positive and consistent."""
@@ -163,6 +172,37 @@ class EnergyReading:
             )
         if self.n_repeats < 1:
             raise ValueError(f"n_repeats must be >= 1, got {self.n_repeats!r}")
+        if not (math.isfinite(self.between_sd) and self.between_sd >= 0):
+            raise ValueError(f"between_sd must be finite and >= 0, got {self.between_sd!r}")
+
+    def between_sessions(self, sd: float) -> EnergyReading:
+        """Return this reading of one process with the interval of a new process and session.
+
+        ``sd`` is the relative standard deviation between sessions and processes of the device. The
+        next median differs from this one by twice the variance: both have an error of their own.
+        """
+        if sd == 0:
+            return self
+        within_sd = math.log(self.high_j / self.low_j) / (2 * _Z)
+        factor = math.exp(_Z * math.sqrt(2) * math.hypot(within_sd, sd))
+        return replace(
+            self,
+            low_j=self.energy_j / factor,
+            high_j=self.energy_j * factor,
+            between_sd=sd,
+            window_half_width=self.half_width,
+        )
+
+    @property
+    def relative_sd(self) -> float:
+        """Relative standard deviation of ``energy_j`` as an estimate of the device's level."""
+        sd = math.log(self.high_j / self.low_j) / (2 * _Z)
+        return sd / math.sqrt(2) if self.between_sd else sd
+
+    @property
+    def half_width_in_process(self) -> float:
+        """Half-width, relative to ``energy_j``, of the 95% interval of the windows alone."""
+        return self.half_width if self.window_half_width is None else self.window_half_width
 
     @property
     def estimate(self) -> Estimate:
@@ -201,7 +241,11 @@ class EnergyReading:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; ``from_dict`` reads it."""
-        return asdict(self) | {"flags": list(self.flags)}
+        data = asdict(self) | {"flags": list(self.flags)}
+        if not self.between_sd:
+            # Left out, so that readings of one process stay as they are.
+            del data["between_sd"], data["window_half_width"]
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EnergyReading:

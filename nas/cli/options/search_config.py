@@ -47,6 +47,8 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
     }
     loadable = TRANSFORMERS if arguments.loadable else None
     changes |= storage_of(arguments.storage)
+    if arguments.no_calibration:
+        changes["calibration"] = False
     if arguments.plugin:
         changes["plugins"] = named_plugins(arguments)
     if "task" in changes and is_task_file(changes["task"]):

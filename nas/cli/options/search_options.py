@@ -49,6 +49,12 @@ def add_driver_options(parser: argparse.ArgumentParser, *, resumes: bool = False
         metavar="TO",
         help=f"also log every trial in the run folder, in this format: tensorboard{default}",
     )
+    if not resumes:
+        parser.add_argument(
+            "--no-calibration",
+            action="store_true",
+            help="measure no untrained architectures, and use no labels of earlier searches",
+        )
     parser.add_argument(
         "--refine",
         type=int,

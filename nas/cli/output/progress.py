@@ -86,6 +86,7 @@ class SearchProgress(_Bar):
         self._before, self._beside = before, beside
         self._thread: threading.Thread | None = None
         self._is_first = True
+        self._is_calibrated = False
         self._eta = Eta()
         self._spent = ""
         # Tenths of the supernet's epochs that a line was printed for.
@@ -108,6 +109,10 @@ class SearchProgress(_Bar):
             for line in self._before():
                 self.on_wait(line)
         self._is_first = False
+        calibration = snapshot.calibration
+        if calibration is not None and calibration.is_done and not self._is_calibrated:
+            self._is_calibrated = True
+            self.on_wait(calibration.describe())
         if record is not None and record.state == "running":
             self._eta.start(record.number)
             self._start_thread()
@@ -154,6 +159,9 @@ class SearchProgress(_Bar):
         parts = [f"done {ended}/{snapshot.total}"]
         if snapshot.stopped:
             parts.append(f"stopped {snapshot.stopped}")
+        calibration = snapshot.calibration
+        if calibration is not None and not calibration.is_done:
+            parts.append(f"calibrated {calibration.n_labels}")
         parts.append(f"dropped {snapshot.dropped}")
         parts.append(f"failed {snapshot.failed}")
         parts.append(f"front {snapshot.front}")

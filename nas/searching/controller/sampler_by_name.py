@@ -90,7 +90,7 @@ def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ..
         # The gate's interval is narrower than 95%, so this errs to the small side.
         variance = ((high_j - low_j) / 2 / 1.96) ** 2
         return record.quality_se**2, variance, *(0.0 for _ in goals.costs)
-    relative = _variance(record.reading) / record.reading.energy_j**2
+    relative = record.reading.relative_sd**2
     # Repeats of one measurement give seconds as well as joules.
     costs = (
         relative * record.reading.latency_s**2 if cost == "latency" else 0.0
@@ -100,7 +100,7 @@ def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ..
 
 
 def _variance(reading: EnergyReading) -> float:
-    return ((reading.high_j - reading.low_j) / 2 / 1.96) ** 2
+    return (reading.relative_sd * reading.energy_j) ** 2
 
 
 def _prior_trial(row: PriorRow, n_costs: int) -> PriorTrial:

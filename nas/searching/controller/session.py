@@ -13,11 +13,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from nas.core import interrupts
 from nas.records.candidate import Candidate, Outcome
 from nas.records.config import SearchConfig
 from nas.records.trial import Trial
+from nas.searching.calibration.calibration import Calibration, CalibrationState
 from nas.searching.controller.counts import Counts
-from nas.searching.gating.gate import Gate
+from nas.searching.gating.gate import Gate, GateDecision
 from nas.store.storage import Proposal, StudyStore
 from nas.tasks.base.metric import ACCURACY, Metric
 from search_spaces.architecture import Architecture
@@ -41,7 +43,7 @@ _FAIR_CHANCE = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Progress of a search; ``spent_energy_j`` is for trainings and measurements."""
+    """Progress of a search; ``spent_energy_j`` is for trainings, measurements and calibration."""
 
     total: int
     complete: int
@@ -55,6 +57,7 @@ class Snapshot:
     spent_energy_j: float
     elapsed_s: float
     metric: Metric = ACCURACY
+    calibration: CalibrationState | None = None
 
 
 class Listener(Protocol):
@@ -88,11 +91,12 @@ class Session:
         listener: Listener | None = None,
         first: Sequence[Architecture] = (),
         metric: Metric = ACCURACY,
+        calibration: Calibration | None = None,
     ) -> None:
         """Continue the study: trials that were running are dispatched first.
 
         In a new study, ``first`` are proposed after the baselines. ``metric`` is the task's, for
-        ``listener``.
+        ``listener``. New labels of ``calibration`` are added to the gate.
         """
         self._goals = config.goals
         self._config = config
@@ -100,6 +104,7 @@ class Session:
         self._metric = metric
         self._store = store
         self._gate = gate
+        self._calibration = calibration
         self._listener = listener
         self._started = time.perf_counter()
         self._redispatch = [trial.candidate for trial in store.settle()]
@@ -160,10 +165,28 @@ class Session:
         """Return the sampler's next model; ``None`` when all are dispatched, or none is left."""
         if self._counts.n_trained >= self._config.trials or self.stop_reason is not None:
             return None
+        self._learn_labels()
         proposal = self._propose()
         if proposal is None:
             self.stop_reason = "the search space is exhausted"
         return proposal
+
+    def calibrate(self) -> None:
+        """Let the calibration measure what is due.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C or SIGTERM during a measurement in this thread.
+        """
+        if self._calibration is not None:
+            with interrupts.allowed():
+                self._calibration.advance()
+
+    def _learn_labels(self) -> None:
+        """Add the calibration's new labels to the gate."""
+        new = () if self._calibration is None else self._calibration.take()
+        if new:
+            self._gate.add_observations(new)
+            self._tell(None)
 
     def prune(self, proposal: Proposal) -> Candidate | None:
         """Return ``proposal`` as a candidate, or ``None`` if the gate drops it."""
@@ -216,6 +239,8 @@ class Session:
     def finish(self, record: Trial) -> None:
         """Store the result of a dispatched trial."""
         self._put(record)
+        if self._calibration is not None:
+            self._calibration.add_trial(record)
         self._count_failure(record)
         if record.state == "complete" and record.finalist_of is None:
             self._gate.add(record, self.searched)
@@ -268,6 +293,7 @@ class Session:
     def snapshot(self) -> Snapshot:
         """Return the progress of the search."""
         counts = self._counts
+        calibration = None if self._calibration is None else self._calibration.state
         return Snapshot(
             total=self._config.trials + len(self._finalists) + counts.n_finalists,
             complete=counts.count("complete"),
@@ -278,9 +304,11 @@ class Session:
             front=len(counts.front),
             best_quality=counts.best_quality,
             least_energy_j=counts.least_energy_j,
-            spent_energy_j=counts.spent_energy_j,
+            spent_energy_j=counts.spent_energy_j
+            + (0.0 if calibration is None else calibration.spent_energy_j),
             elapsed_s=time.perf_counter() - self._started,
             metric=self._metric,
+            calibration=calibration,
         )
 
     def _enqueue_first(self, first: Sequence[Architecture]) -> None:
@@ -356,8 +384,17 @@ class Session:
             joules="measured"
             if supernet is None or proposal.baseline
             else supernet.joules_of(self.searched(), verdict.energy_j.high / verdict.energy_j.low),
+            measure_above=self._measure_above(proposal, verdict),
         )
         return Trial(candidate, Outcome("dropped", verdict.reason) if dropped else None)
+
+    def _measure_above(self, proposal: Proposal, verdict: GateDecision) -> float | None:
+        """Return the quality up to which a candidate need not be measured once it is trained."""
+        config = self._config
+        # Every device measures each trial, and savings are stated against measured baselines.
+        if proposal.baseline or verdict.audit or config.supernet or config.measure_on:
+            return None
+        return self._gate.quality_to_beat(verdict.energy_j)
 
     def _put(self, record: Trial) -> None:
         self._store.save(record)

@@ -132,6 +132,7 @@ class Gate:
         self._goals = goals or Goals()
         self._seed = seed
         self._warm_start = warm_start or WarmStartData()
+        self._own: list[Observation] = []
         self._energy = self._warm_start.predictor((), seed=seed)
         self._latency: CostPredictor | None = None
         self._quality = QualitySurrogate(workload)
@@ -170,6 +171,11 @@ class Gate:
             trials = records()
             self._fit([r for r in trials if r.state == "complete"], trials)
 
+    def add_observations(self, observations: Sequence[Observation]) -> None:
+        """Add labels that no trial measured, and fit the predictor of joules again."""
+        self._warm_start = self._warm_start.with_observations(observations)
+        self._energy = self._warm_start.predictor(self._own, seed=self._seed)
+
     @property
     def _is_due(self) -> bool:
         fitted = self._n_fitted + self._warm_start.n_both
@@ -188,10 +194,8 @@ class Gate:
         self._n_fitted = len(complete)
         complete, records = _recent(complete), _recent(records)
         readings = [(r.architecture, r.reading) for r in complete if r.reading is not None]
-        self._energy = self._warm_start.predictor(
-            [Observation.of_energy(a, self._workload, reading) for a, reading in readings],
-            seed=self._seed,
-        )
+        self._own = [Observation.of_energy(a, self._workload, reading) for a, reading in readings]
+        self._energy = self._warm_start.predictor(self._own, seed=self._seed)
         if self._goals.needs_latency:
             self._latency = CostPredictor.fit(
                 [Observation.of_latency(a, self._workload, reading) for a, reading in readings],
@@ -272,6 +276,21 @@ class Gate:
             f"{probability:.1%} likely to be on the front: "
             f"{float(quality.mean[0]):.3f} quality and {float(energy_j.mean[0]):.3g} J predicted"
         )
+
+    def quality_to_beat(self, energy_j: Estimate) -> float | None:
+        """Best quality on the front at fewer joules than the optimistic end of ``energy_j``.
+
+        A candidate below it is dominated whatever its joules are within the interval. ``None``
+        without such a member, and in a search with further objectives.
+        """
+        if self._goals.costs:
+            return None
+        cheaper = [
+            quality
+            for quality, joules in (member.objectives for member in self._front)
+            if joules <= energy_j.low
+        ]
+        return max(cheaper, default=None)
 
     def front_probabilities(
         self, architectures: Sequence[Architecture] | ArchitectureBatch

@@ -1,0 +1,1 @@
+"""Calibration: joules of untrained architectures, measured before candidates are chosen."""
