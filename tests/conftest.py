@@ -1,5 +1,6 @@
 """For every test: one thread for small matrices, the path to ``fakes``, how hypothesis runs."""
 
+import hashlib
 import os
 import signal
 import sys
@@ -66,6 +67,22 @@ def locks_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     """Devices are locked for this run of the tests alone, not for the whole machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JOULENAS_LOCK_FOLDER", str(tmp_path_factory.mktemp("locks")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def labels_of_each_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Searches of a test start without the labels of other searches."""
+    base = tmp_path_factory.mktemp("labels")
+
+    def folder(*_: str) -> Path:
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" ")[0]
+        own = base / hashlib.sha256(test.encode()).hexdigest()[:16]
+        own.mkdir(exist_ok=True)
+        return own
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("predictors.labels.cache.cache_folder", folder)
         yield
 
 
