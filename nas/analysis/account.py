@@ -18,8 +18,10 @@ def render_account(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
     interrupted = f", {summary.in_flight} interrupted" if summary.in_flight else ""
     stopped = f"{summary.stopped} stopped early, " if summary.stopped else ""
     lines = [
-        f"trials: {summary.complete} complete, {stopped}{summary.dropped} dropped by the gate "
-        f"before training, {summary.failed} failed{interrupted}",
+        f"trials: {summary.complete} complete ({summary.measured} measured), {stopped}"
+        f"{summary.dropped} dropped by the gate before training, {summary.failed} failed"
+        f"{interrupted}",
+        *_pruning(summary),
         _audit(summary.audit),
     ]
     if summary.refined:
@@ -137,12 +139,29 @@ def _stopped(summary: SearchSummary) -> str:
     )
 
 
+def _pruning(summary: SearchSummary) -> list[str]:
+    """Render what the search considered and pruned; nothing if its sampler considers nothing."""
+    counts = summary.pruning
+    if not counts.considered:
+        return []
+    cost = ""
+    if summary.pruned_energy_j is not None and counts.pruned:
+        cost = (
+            f"; training those would have cost {format_joules(summary.pruned_energy_j)} (estimate)"
+        )
+    return [
+        f"candidates: {counts.considered:,} considered, {counts.pruned:,} pruned before training "
+        f"({counts.share:.0%}: {counts.dominated:,} dominated, {counts.over_limit:,} over a limit)"
+        f"{cost}"
+    ]
+
+
 def _audit(audit: AuditSummary) -> str:
     rate = audit.false_drop_rate
     if rate is None:
-        return "gate audit: no dropped candidate was audited, so no false-drop rate"
+        return "gate audit: no pruned candidate was audited, so no false-drop rate"
     return (
-        f"gate audit: {audit.n_false} of {audit.n_audited} audited candidates were on the front "
-        f"after all, false-drop rate {rate.mean:.0%} "
+        f"gate audit: {audit.n_false} of {audit.n_audited} pruned candidates, drawn at random, were "
+        f"on the front after all, false-drop rate {rate.mean:.0%} "
         f"(95% interval {rate.low:.0%} to {rate.high:.0%})"
     )

@@ -23,6 +23,7 @@ from nas.records.trial import Trial, judged
 from nas.searching.calibration.calibration import spent_in as spent_in_calibration
 from nas.searching.device_account import device_energy_j
 from nas.searching.gating.gate import AuditSummary, audit_summary
+from nas.searching.gating.pruning import PruningCounts, read_counts
 from nas.store.run import Run
 
 
@@ -69,6 +70,9 @@ class SearchSummary:
     ``stopped_saved_s`` and ``stopped_saved_j`` estimate the rest of the training of ``stopped``
     trials at their own rate, measuring excluded; ``None`` if the rate of one is unknown.
 
+    ``pruning`` counts the candidates that the sampler considered; training those that were pruned
+    would have cost ``pruned_energy_j``, an estimate from the mean training, ``None`` without one.
+    ``measured`` counts trials with measured joules.
     ``calibration_energy_j`` are the joules of measuring untrained architectures and references.
     ``teacher_energy_j`` and ``supernet_energy_j`` are the joules of their training, ``None``
     without one. With a supernet, ``complete`` and other counts include ``finalists``, which were
@@ -89,6 +93,9 @@ class SearchSummary:
     stopped_saved_s: float | None
     stopped_saved_j: float | None
     audit: AuditSummary
+    pruning: PruningCounts
+    measured: int
+    pruned_energy_j: float | None
     train_energy_j: float
     measure_energy_j: float
     calibration_energy_j: float
@@ -160,6 +167,9 @@ def summarise(
         spent = spent_in(run.teacher_folder)
         teacher_j = None if spent is None else spent.train_energy_j
     calibration_j = spent_in_calibration(run.calibration_path)
+    pruning = read_counts(run.pruning_path)
+    costs_j = [r.train_energy_j for r in trained if r.train_energy_j is not None]
+    pruned_j = pruning.pruned * sum(costs_j) / len(costs_j) if costs_j else None
     busy_j = train_j + measure_j + calibration_j + (teacher_j or 0.0) + (supernet_j or 0.0)
     idle_j = None if device_j is None else max(0.0, device_j - busy_j)
     spent_j = busy_j + (idle_j or 0.0)
@@ -176,6 +186,9 @@ def summarise(
         stopped_saved_s=_stopped_saved(records, "duration_s"),
         stopped_saved_j=_stopped_saved(records, "train_energy_j"),
         audit=audit_summary(records, run.config.goals),
+        pruning=pruning,
+        measured=len(readings),
+        pruned_energy_j=pruned_j,
         train_energy_j=train_j,
         measure_energy_j=measure_j,
         calibration_energy_j=calibration_j,

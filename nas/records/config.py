@@ -29,12 +29,13 @@ LARGEST = "largest"
 
 @dataclass(frozen=True, slots=True)
 class GateConfig:
-    """Settings of the gate, which drops candidates before training.
+    """Settings of the gate, which prunes candidates before training.
 
-    The gate drops a candidate whose probability of being Pareto-optimal is below
-    ``1 - confidence``; its prediction intervals have the same confidence. An ``audit_share`` of
-    these candidates is evaluated nevertheless, to estimate the gate's error rate. No candidate
-    is dropped before ``startup_trials`` are complete; comparable prior trials count.
+    The gate prunes a candidate whose probability of being Pareto-optimal is below
+    ``1 - confidence``; its prediction intervals have the same confidence. After the
+    ``startup_trials``, an ``audit_share`` of all trials evaluates pruned candidates, drawn at
+    random, to estimate the gate's error rate. No candidate is pruned for being dominated before
+    ``startup_trials`` are complete; comparable prior trials count.
     """
 
     confidence: float = 0.9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from nas.searching.early_stopping import Stopper
 from nas.searching.fitting import check_fits
 from nas.searching.gating.gate import FIT_SHARE, CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
+from nas.searching.gating.pruning import Pruning
 from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
 from nas.searching.loop import adopt_results, refine, search
 from nas.searching.preparing import (
@@ -55,6 +56,15 @@ from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
     from nas.cluster.tensorboard import TensorBoardLog
+
+
+@dataclass(frozen=True, slots=True)
+class _Knowledge:
+    """What a search knows beside its trials, and what it learns of candidates it never trains."""
+
+    warm_start: WarmStart
+    labels: Labels
+    pruning: Pruning
 
 
 def run_search(
@@ -192,7 +202,8 @@ def _run_search(
         conditions = _conditions(meter, protocol, workload)
         saved = None if run is None else load_warm_start(folder, config)
         warm_start = collect_warm_start(config, conditions) if saved is None else saved
-        sampler = make_sampler(config, workload, warm_start.prior_rows(config.space))
+        pruning = Pruning(config.space, seed=config.seed)
+        sampler = make_sampler(config, workload, warm_start.prior_rows(config.space), pruning)
         if config.files_at is not None:
             check_writable(place_of(config.files_at))
         # All checks come before the first write.
@@ -225,7 +236,9 @@ def _run_search(
         )
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
             store.fence(writing.checks_of(run, lock, stack), lock.token)
-            _drive(run, store, workload, backend, measuring, warm_start, labels, listener)
+            _drive(
+                run, store, workload, backend, measuring, (warm_start, labels, pruning), listener
+            )
     return run
 
 
@@ -247,12 +260,12 @@ def _drive(
     workload: Workload,
     backend: Backend,
     measuring: Measuring,
-    warm_start: WarmStart,
-    labels: Labels,
+    knowledge: _Knowledge,
     listener: Listener | None,
 ) -> None:
     """Run the search of ``run`` to its end on ``backend``, or until Ctrl-C."""
     config = run.config
+    warm_start, labels, pruning = knowledge.warm_start, knowledge.labels, knowledge.pruning
     prior = warm_start.for_gate(config.space, seed=config.seed)
     calibration = None
     if pays(config):
@@ -271,10 +284,16 @@ def _drive(
         ),
         fit_share=FIT_SHARE,
     )
+    pruning.judge = gate.verdicts
+    pruning.store_at(run.pruning_path)
     log = _log(run, listener)
     with DeviceAccount(run.device_account_path, watched_meter(run), log or listener) as account:
         first = warm_start.initial_candidates(config.space, config.trials)
-        session = Session(config, workload, store, gate, account, first, run.metric, calibration)
+        session = Session(
+            *(config, workload, store, gate, account, first, run.metric),
+            calibration=calibration,
+            pruning=pruning,
+        )
         adopt_results(session, run.trials_place)
         if log is not None:
             log.take_up(session.records())

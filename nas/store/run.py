@@ -6,6 +6,7 @@
 ``records.jsonl``        the study, unless a storage URL was given (``nas.store.records_file``)
 ``inputs.npy``           the real inputs for measuring every candidate
 ``calibration.jsonl``    measured records of untrained architectures and of the reference
+``pruning.json``         numbers of candidates that were considered and pruned
 ``trials/N/``            weights and result of trial N, and those of its replicas
 ``teacher/``             the teacher of the candidates, where the search has one
 ``supernet/``            the shared weights of the candidates, where the search has them
@@ -324,6 +325,11 @@ class Run:
     def calibration_path(self) -> Path:
         """The records of untrained architectures and references that the search measured."""
         return self.folder / "calibration.jsonl"
+
+    @property
+    def pruning_path(self) -> Path:
+        """The counts of candidates that the search considered and pruned."""
+        return self.folder / "pruning.json"
 
     @property
     def inputs_path(self) -> Path:

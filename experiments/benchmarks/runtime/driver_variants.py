@@ -166,7 +166,7 @@ def ours(
         space=get_space(space),
         trials=trials,
         sampler=cast(SamplerName, sampler),
-        gate=GateConfig(audit_share=1.0, startup_trials=STARTUP_TRIALS),
+        gate=GateConfig(confidence=1 - 1e-12, startup_trials=STARTUP_TRIALS),
     )
     with tempfile.TemporaryDirectory() as name, cluster(None, workers, "cpu"):
         run = create(Path(name) / "run", config, "formula")

@@ -162,7 +162,10 @@ class SearchProgress(_Bar):
         calibration = snapshot.calibration
         if calibration is not None and not calibration.is_done:
             parts.append(f"calibrated {calibration.n_labels}")
-        parts.append(f"dropped {snapshot.dropped}")
+        if snapshot.pruning.considered:
+            parts.append(f"pruned {snapshot.pruning.share:.0%} of {snapshot.pruning.considered:,}")
+        else:
+            parts.append(f"dropped {snapshot.dropped}")
         parts.append(f"failed {snapshot.failed}")
         parts.append(f"front {snapshot.front}")
         if snapshot.best_quality is not None:

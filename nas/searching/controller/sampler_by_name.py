@@ -17,6 +17,7 @@ from nas.samplers.ehvi import EhviSampler, RowMaps
 from nas.samplers.objectives import ObjectiveOptions
 from nas.samplers.prior import PriorTrial
 from nas.searching.gating.learning_curves import extrapolate
+from nas.searching.gating.pruning import Pruning
 from nas.searching.gating.warm_start import PriorRow
 from nas.store.optuna_trials import record_of
 from predictors.energy.features import counted
@@ -30,9 +31,12 @@ Array = NDArray[np.float64]
 
 
 def make_sampler(
-    config: SearchConfig, workload: Workload, prior_rows: Sequence[PriorRow] = ()
+    config: SearchConfig,
+    workload: Workload,
+    prior_rows: Sequence[PriorRow] = (),
+    pruning: Pruning | None = None,
 ) -> BaseSampler:
-    """Make the sampler of a search; only ``ehvi`` uses ``prior_rows``.
+    """Make the sampler of a search; only ``ehvi`` uses ``prior_rows`` and ``pruning``.
 
     If the search stops trials early, ``ehvi`` also uses their extrapolated qualities.
 
@@ -61,8 +65,8 @@ def make_sampler(
             row_maps=RowMaps(
                 features=lambda names, rows: _features(names, rows, space, workload),
                 canonical=lambda names, rows: _canonical(names, rows, space),
-                allowed=(lambda names, rows: goals.allows(_batch(names, rows, space), workload))
-                if goals.limits_counts
+                allowed=(lambda names, rows: _allowed(names, rows, config, workload, pruning))
+                if goals.limits_counts or pruning is not None
                 else None,
             ),
             prior_trials=[_prior_trial(row, len(goals.costs)) for row in prior_rows],
@@ -148,7 +152,7 @@ class _Stopped:
 
 def _canonical(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> Array:
     """Repaired rows, with NaN for genes of layers that do not exist."""
-    order = [names.index(gene) for gene in space.genes()]
+    order = _order(names, space)
     positions = repaired(rows_NP[:, order].astype(np.int64), space)
     found = np.empty_like(rows_NP)
     found[:, order] = np.where(is_active(positions, space), positions, np.nan)
@@ -163,7 +167,30 @@ def _features(
     return np.column_stack([features, np.log(counts.total("params"))])
 
 
+def _allowed(
+    names: Sequence[str],
+    rows_NP: Array,
+    config: SearchConfig,
+    workload: Workload,
+    pruning: Pruning | None,
+) -> NDArray[np.bool_]:
+    """Return which rows keep the limits on counted costs and are not pruned, ``(N,)``."""
+    space = config.space
+    batch = _batch(names, rows_NP, space)
+    allowed: NDArray[np.bool_] = np.ones(len(rows_NP), dtype=bool)
+    if config.goals.limits_counts:
+        allowed = config.goals.allows(batch, workload)
+    if pruning is not None and allowed.any():
+        positions = np.nan_to_num(_canonical(names, rows_NP, space)[:, _order(names, space)])
+        allowed[allowed] = pruning.keeps(positions[allowed], batch.rows(allowed))
+    return allowed
+
+
+def _order(names: Sequence[str], space: SearchSpace) -> list[int]:
+    return [names.index(gene) for gene in space.genes()]
+
+
 def _batch(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> ArchitectureBatch:
-    order = [names.index(gene) for gene in space.genes()]
+    order = _order(names, space)
     positions = np.nan_to_num(rows_NP[:, order]).astype(np.int64)
     return ArchitectureBatch.from_positions(repaired(positions, space), space)

@@ -20,6 +20,7 @@ from nas.records.trial import Trial
 from nas.searching.calibration.calibration import Calibration, CalibrationState
 from nas.searching.controller.counts import Counts
 from nas.searching.gating.gate import Gate, GateDecision
+from nas.searching.gating.pruning import Pruning, PruningCounts
 from nas.store.storage import Proposal, StudyStore
 from nas.tasks.base.metric import ACCURACY, Metric
 from search_spaces.architecture import Architecture
@@ -58,6 +59,7 @@ class Snapshot:
     elapsed_s: float
     metric: Metric = ACCURACY
     calibration: CalibrationState | None = None
+    pruning: PruningCounts = PruningCounts()  # noqa: RUF009  (frozen)
 
 
 class Listener(Protocol):
@@ -92,11 +94,13 @@ class Session:
         first: Sequence[Architecture] = (),
         metric: Metric = ACCURACY,
         calibration: Calibration | None = None,
+        pruning: Pruning | None = None,
     ) -> None:
         """Continue the study: trials that were running are dispatched first.
 
         In a new study, ``first`` are proposed after the baselines. ``metric`` is the task's, for
-        ``listener``. New labels of ``calibration`` are added to the gate.
+        ``listener``. New labels of ``calibration`` are added to the gate, and audits draw from
+        ``pruning``, whose counts are saved when a trial ends.
         """
         self._goals = config.goals
         self._config = config
@@ -105,6 +109,7 @@ class Session:
         self._store = store
         self._gate = gate
         self._calibration = calibration
+        self._pruning = pruning or Pruning(config.space, seed=config.seed)
         self._listener = listener
         self._started = time.perf_counter()
         self._redispatch = [trial.candidate for trial in store.settle()]
@@ -113,6 +118,7 @@ class Session:
         for record in self._records.values():
             self._counts.put(record, None)
         self._seen = {record.architecture.hash: record.number for record in self._records.values()}
+        self._audits = {r.architecture.hash for r in self._records.values() if r.audit}
         self._rng = np.random.default_rng([config.seed, len(self._records)])
         self._drops_in_a_row = 0
         self._failures: list[str] = []
@@ -242,6 +248,7 @@ class Session:
         if self._calibration is not None:
             self._calibration.add_trial(record)
         self._count_failure(record)
+        self._pruning.save()
         if record.state == "complete" and record.finalist_of is None:
             self._gate.add(record, self.searched)
             for number in sorted(self._gate.front_numbers - self._varied):
@@ -309,6 +316,7 @@ class Session:
             elapsed_s=time.perf_counter() - self._started,
             metric=self._metric,
             calibration=calibration,
+            pruning=self._pruning.counts,
         )
 
     def _enqueue_first(self, first: Sequence[Architecture]) -> None:
@@ -335,6 +343,7 @@ class Session:
     def _propose(self) -> Proposal | None:
         """Return the sampler's next new model, ``None`` when none is left."""
         space = self._config.space
+        self._enqueue_audit()
         if self._drops_in_a_row % _SUGGEST_EACH == _SUGGEST_EACH - 1:
             suggested = self._gate.suggest(self._seen)
             if suggested is not None:
@@ -355,6 +364,20 @@ class Session:
                 return self._new_proposal(len(self._store.waiting()))
         return None
 
+    def _enqueue_audit(self) -> None:
+        """Enqueue a pruned candidate where the audited share of trials is below the configured.
+
+        Only what trials of the gate's own choice would have been counts: none of the startup.
+        """
+        config = self._config.gate
+        n_chosen = self._counts.n_trained - config.startup_trials
+        if len(self._audits) + 1 > config.audit_share * n_chosen:
+            return
+        pruned = self._pruning.draw(self._seen)
+        if pruned is not None:
+            self._audits.add(pruned.hash)
+            self._enqueue(pruned)
+
     def _new_proposal(self, most: int) -> Proposal | None:
         """Return the first new and allowed model of the next ``most`` proposals."""
         for _ in range(most):
@@ -372,27 +395,30 @@ class Session:
         architecture = self._decoded(proposal.genes)
         verdict = self._gate.judge(architecture)
         # Savings are stated against baselines, so they are always measured.
-        dropped = verdict.reason is not None and not verdict.audit and not proposal.baseline
+        is_judged = verdict.reason is not None and not proposal.baseline
+        audit = is_judged and architecture.hash in self._audits
+        dropped = is_judged and not audit
+        if not proposal.baseline:
+            self._pruning.count(architecture, verdict.verdict)
         supernet = self._config.supernet
         candidate = Candidate(
             proposal.number,
             architecture,
             verdict.energy_j,
-            is_audit=verdict.audit and not proposal.baseline,
+            is_audit=audit,
             is_baseline=proposal.baseline,
             weights="own" if supernet is None else "inherited",
             joules="measured"
             if supernet is None or proposal.baseline
             else supernet.joules_of(self.searched(), verdict.energy_j.high / verdict.energy_j.low),
-            measure_above=self._measure_above(proposal, verdict),
+            measure_above=None if audit or proposal.baseline else self._measure_above(verdict),
         )
         return Trial(candidate, Outcome("dropped", verdict.reason) if dropped else None)
 
-    def _measure_above(self, proposal: Proposal, verdict: GateDecision) -> float | None:
+    def _measure_above(self, verdict: GateDecision) -> float | None:
         """Return the quality up to which a candidate need not be measured once it is trained."""
-        config = self._config
-        # Every device measures each trial, and savings are stated against measured baselines.
-        if proposal.baseline or verdict.audit or config.supernet or config.measure_on:
+        # Every further device measures each trial.
+        if self._config.supernet is not None or self._config.measure_on:
             return None
         return self._gate.quality_to_beat(verdict.energy_j)
 

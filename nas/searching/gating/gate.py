@@ -24,6 +24,7 @@ from nas.records.config import GateConfig
 from nas.records.goals import Goals
 from nas.records.trial import Trial
 from nas.searching.gating.learning_curves import extrapolate
+from nas.searching.gating.pruning import Verdict
 from nas.searching.gating.quality_surrogate import QualitySurrogate
 from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
 from predictors.energy.models import CostPredictor, Observation
@@ -53,7 +54,7 @@ class GateDecision:
 
     energy_j: Estimate
     reason: str | None
-    audit: bool = False
+    verdict: Verdict = Verdict.KEPT
 
 
 @dataclass(frozen=True)
@@ -248,34 +249,57 @@ class Gate:
         """Decide whether to train ``architecture``."""
         batch = ArchitectureBatch.of([architecture])
         energy_j = self._energy_j(batch)
-        reason = self._reason(batch, energy_j)
-        audit = reason is not None and self._is_audited(architecture)
-        return GateDecision(energy_j[0], reason, audit)
+        verdict, reason = self._reason(batch, energy_j)
+        return GateDecision(energy_j[0], reason, verdict)
 
-    def _reason(self, batch: ArchitectureBatch, energy_j: Predictions) -> str | None:
+    def _reason(
+        self, batch: ArchitectureBatch, energy_j: Predictions
+    ) -> tuple[Verdict, str | None]:
+        kept = Verdict.KEPT, None
         least = self._config.startup_trials - self._n_complete
         if self._warm_start.n_energy < least:
-            return None
+            return kept
         low_j = float(energy_j.low[0])
         most_j, most_s = self._goals.max_joules, self._goals.max_latency_s
         if most_j is not None and low_j > most_j:
-            return f"at least {low_j:.3g} J predicted, budget {most_j:.3g} J"
+            reason = f"at least {low_j:.3g} J predicted, budget {most_j:.3g} J"
+            return Verdict.OVER_LIMIT, reason
         if most_s is not None and self._latency is not None and self._n_complete >= least:
             low_s = float(self._latency_s(batch).low[0])
             if low_s > most_s:
-                return f"at least {low_s:.3g} s latency predicted, limit {most_s:.3g} s"
+                reason = f"at least {low_s:.3g} s latency predicted, limit {most_s:.3g} s"
+                return Verdict.OVER_LIMIT, reason
         if self._warm_start.n_both < least:
-            return None
+            return kept
         quality = self._quality.predict(batch, self._config.confidence)
         if quality is None or not self._front:
-            return None
+            return kept
         probability = float(self._front_probabilities(batch, quality, energy_j)[0])
         if probability >= 1 - self._config.confidence:
-            return None
-        return (
+            return kept
+        return Verdict.DOMINATED, (
             f"{probability:.1%} likely to be on the front: "
             f"{float(quality.mean[0]):.3f} quality and {float(energy_j.mean[0]):.3g} J predicted"
         )
+
+    def verdicts(self, batch: ArchitectureBatch) -> NDArray[np.int8]:
+        """Return the verdict (``pruning.Verdict``) on each candidate, ``(N,)``; see ``judge``."""
+        found = np.full(len(batch), Verdict.KEPT, dtype=np.int8)
+        least = self._config.startup_trials - self._n_complete
+        if self._warm_start.n_energy < least:
+            return found
+        energy_j = self._energy_j(batch)
+        if self._warm_start.n_both >= least and self._front:
+            quality = self._quality.predict(batch, self._config.confidence)
+            if quality is not None:
+                likely = self._front_probabilities(batch, quality, energy_j)
+                found[likely < 1 - self._config.confidence] = Verdict.DOMINATED
+        most_j, most_s = self._goals.max_joules, self._goals.max_latency_s
+        if most_j is not None:
+            found[energy_j.low > most_j] = Verdict.OVER_LIMIT
+        if most_s is not None and self._latency is not None and self._n_complete >= least:
+            found[self._latency_s(batch).low > most_s] = Verdict.OVER_LIMIT
+        return found
 
     def quality_to_beat(self, energy_j: Estimate) -> float | None:
         """Best quality on the front at fewer joules than the optimistic end of ``energy_j``.
@@ -373,11 +397,6 @@ class Gate:
             return Predictions(zeros, zeros, zeros + np.inf, zeros.astype(bool))
         per_unit = self._latency.predict(batch, self._workload, self._config.confidence)
         return per_unit.scaled(self._workload.n_units)
-
-    def _is_audited(self, architecture: Architecture) -> bool:
-        # Drawn from seed and hash, so that a resumed search audits the same candidates.
-        rng = np.random.default_rng([self._seed, int(architecture.hash, 16)])
-        return bool(rng.random() < self._config.audit_share)
 
 
 def _recent(records: Sequence[Trial]) -> list[Trial]:

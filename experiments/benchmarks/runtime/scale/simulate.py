@@ -79,7 +79,7 @@ def simulate(
         sampler=cast(SamplerName, sampler),
         # All is judged and predicted, and what would be dropped is evaluated all the same: a
         # search ends where nothing is left that may be on the front, and this one must not.
-        gate=GateConfig(audit_share=1.0, startup_trials=STARTUP_TRIALS),
+        gate=GateConfig(confidence=1 - 1e-12, startup_trials=STARTUP_TRIALS),
     )
     run = create(folder, config, "formula")
     workload = run.workload
