@@ -161,7 +161,7 @@ def _audit(audit: AuditSummary) -> str:
     if rate is None:
         return "gate audit: no pruned candidate was audited, so no false-drop rate"
     return (
-        f"gate audit: {audit.n_false} of {audit.n_audited} pruned candidates, drawn at random, were "
-        f"on the front after all, false-drop rate {rate.mean:.0%} "
+        f"gate audit: {audit.n_false} of {audit.n_audited} pruned candidates, drawn at random, "
+        f"were on the front after all, false-drop rate {rate.mean:.0%} "
         f"(95% interval {rate.low:.0%} to {rate.high:.0%})"
     )

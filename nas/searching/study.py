@@ -283,8 +283,8 @@ def _drive(
             allows=lambda batch: config.goals.allows(batch, workload),
         ),
         fit_share=FIT_SHARE,
+        pruning=pruning,
     )
-    pruning.judge = gate.verdicts
     pruning.store_at(run.pruning_path)
     log = _log(run, listener)
     with DeviceAccount(run.device_account_path, watched_meter(run), log or listener) as account:
@@ -292,7 +292,6 @@ def _drive(
         session = Session(
             *(config, workload, store, gate, account, first, run.metric),
             calibration=calibration,
-            pruning=pruning,
         )
         adopt_results(session, run.trials_place)
         if log is not None:

@@ -94,13 +94,11 @@ class Session:
         first: Sequence[Architecture] = (),
         metric: Metric = ACCURACY,
         calibration: Calibration | None = None,
-        pruning: Pruning | None = None,
     ) -> None:
         """Continue the study: trials that were running are dispatched first.
 
         In a new study, ``first`` are proposed after the baselines. ``metric`` is the task's, for
-        ``listener``. New labels of ``calibration`` are added to the gate, and audits draw from
-        ``pruning``, whose counts are saved when a trial ends.
+        ``listener``. New labels of ``calibration`` are added to the gate.
         """
         self._goals = config.goals
         self._config = config
@@ -109,7 +107,7 @@ class Session:
         self._store = store
         self._gate = gate
         self._calibration = calibration
-        self._pruning = pruning or Pruning(config.space, seed=config.seed)
+        self._pruning = gate.pruning or Pruning(config.space, seed=config.seed)
         self._listener = listener
         self._started = time.perf_counter()
         self._redispatch = [trial.candidate for trial in store.settle()]

@@ -24,7 +24,7 @@ from nas.records.config import GateConfig
 from nas.records.goals import Goals
 from nas.records.trial import Trial
 from nas.searching.gating.learning_curves import extrapolate
-from nas.searching.gating.pruning import Verdict
+from nas.searching.gating.pruning import Pruning, Verdict
 from nas.searching.gating.quality_surrogate import QualitySurrogate
 from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
 from predictors.energy.models import CostPredictor, Observation
@@ -122,12 +122,16 @@ class Gate:
         warm_start: WarmStartData | None = None,
         pool: CandidatePool | None = None,
         fit_share: float | None = None,
+        pruning: Pruning | None = None,
     ) -> None:
         """Start without a trial; ``goals`` are quality and joules without a limit by default.
 
         Fitting takes at most ``fit_share`` of the time since then, plus one fit; ``None`` is no
-        limit.
+        limit. The gate decides on the candidates of ``pruning``.
         """
+        self.pruning = pruning
+        if pruning is not None:
+            pruning.judge = self.verdicts
         self._workload = workload
         self._config = config
         self._goals = goals or Goals()
