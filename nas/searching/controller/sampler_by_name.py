@@ -181,8 +181,8 @@ def _allowed(
     if config.goals.limits_counts:
         allowed = config.goals.allows(batch, workload)
     if pruning is not None and allowed.any():
-        positions = np.nan_to_num(_canonical(names, rows_NP, space)[:, _order(names, space)])
-        allowed[allowed] = pruning.keeps(positions[allowed], batch.rows(allowed))
+        positions = np.nan_to_num(rows_NP[allowed][:, _order(names, space)]).astype(np.int64)
+        allowed[allowed] = pruning.keeps(positions, batch.rows(allowed))
     return allowed
 
 

@@ -362,14 +362,19 @@ class Session:
                 return self._new_proposal(len(self._store.waiting()))
         return None
 
-    def _enqueue_audit(self) -> None:
-        """Enqueue a pruned candidate where the audited share of trials is below the configured.
-
-        Only what trials of the gate's own choice would have been counts: none of the startup.
-        """
+    @property
+    def _audit_is_due(self) -> bool:
+        """Whether the audited share of the trials after the startup is below the configured."""
         config = self._config.gate
         n_chosen = self._counts.n_trained - config.startup_trials
-        if len(self._audits) + 1 > config.audit_share * n_chosen:
+        return len(self._audits) + 1 <= config.audit_share * n_chosen
+
+    def _enqueue_audit(self) -> None:
+        """Enqueue a random candidate of those that were pruned, if an audit is due.
+
+        Without one, the next proposal that the gate drops is audited.
+        """
+        if not self._audit_is_due:
             return
         pruned = self._pruning.draw(self._seen)
         if pruned is not None:
@@ -394,7 +399,9 @@ class Session:
         verdict = self._gate.judge(architecture)
         # Savings are stated against baselines, so they are always measured.
         is_judged = verdict.reason is not None and not proposal.baseline
-        audit = is_judged and architecture.hash in self._audits
+        audit = is_judged and (architecture.hash in self._audits or self._audit_is_due)
+        if audit:
+            self._audits.add(architecture.hash)
         dropped = is_judged and not audit
         if not proposal.baseline:
             self._pruning.count(architecture, verdict.verdict)

@@ -22,6 +22,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.space.encoding import from_vector, to_vector
+from search_spaces.space.positions import is_active, repaired
 
 # Candidates that are told apart; later ones are no longer counted, to bound the memory.
 _MOST_COUNTED = 2_000_000
@@ -100,14 +101,15 @@ class Pruning:
         if self.judge is None or not len(batch):
             return np.ones(len(batch), dtype=bool)
         verdicts = self.judge(batch)
-        for row, verdict in zip(positions_NG.astype(np.int32), verdicts, strict=True):
+        for row, verdict in zip(self._canonical(positions_NG), verdicts, strict=True):
             self._count(row.tobytes(), int(verdict))
         kept: NDArray[np.bool_] = verdicts == Verdict.KEPT
         return kept
 
     def count(self, architecture: Architecture, verdict: Verdict) -> None:
         """Count the verdict on one proposal."""
-        self._count(to_vector(architecture, self._space).astype(np.int32).tobytes(), int(verdict))
+        row = self._canonical(to_vector(architecture, self._space)[None])[0]
+        self._count(row.tobytes(), int(verdict))
 
     def draw(self, exclude: Container[str]) -> Architecture | None:
         """Return a pruned candidate at random whose hash is not in ``exclude``, else ``None``."""
@@ -118,6 +120,11 @@ class Pruning:
             if architecture.hash not in exclude:
                 return architecture
         return None
+
+    def _canonical(self, positions_NG: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return equal rows for equal architectures."""
+        positions = repaired(positions_NG, self._space)
+        return np.where(is_active(positions, self._space), positions, 0).astype(np.int32)
 
     def _count(self, key: bytes, verdict: int) -> None:
         before = self._verdicts.get(key)

@@ -90,15 +90,6 @@ def test_it_decides_from_its_last_startup_trial_on(n, decides):
     assert any(gate.judge(architecture).reason for architecture in FRESH) == decides
 
 
-def test_who_is_audited_depends_on_seed_and_candidate_alone():
-    def audited(seed):
-        gate = Gate(WORKLOAD, GateConfig(audit_share=0.5), seed=seed)
-        return [gate._is_audited(architecture) for architecture in FRESH]
-
-    assert audited(0) == audited(0) != audited(1)
-    assert 0.3 < np.mean(audited(0)) < 0.7
-
-
 @pytest.mark.parametrize(("fit_share", "n_fits"), [(None, 30), (0.1, 4)])
 def test_fitting_takes_at_most_its_share_of_the_time(monkeypatch, fit_share, n_fits):
     """Each trial takes a second and each fit of the models as long."""

@@ -64,7 +64,7 @@ def test_the_gate_drops_what_is_dominated_and_records_why(tmp_path):
 
 
 def test_audited_candidates_are_evaluated_and_counted(tmp_path):
-    gate = GateConfig(startup_trials=8, audit_share=0.5)
+    gate = GateConfig(startup_trials=8, audit_share=0.1)
     session = drive(make_session(tmp_path, sampler="random", trials=45, gate=gate))
     audited = [r for r in session.records() if r.audit]
     assert audited and all(r.state == "complete" for r in audited)
