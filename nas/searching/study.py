@@ -236,9 +236,8 @@ def _run_search(
         )
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
             store.fence(writing.checks_of(run, lock, stack), lock.token)
-            _drive(
-                run, store, workload, backend, measuring, (warm_start, labels, pruning), listener
-            )
+            knowledge = _Knowledge(warm_start, labels, pruning)
+            _drive(run, store, workload, backend, measuring, knowledge, listener)
     return run
 
 
@@ -326,6 +325,7 @@ def _calibration(
         run.calibration_path,
         device=config.measured_device,
         seed=config.seed,
+        trials=config.trials,
     )
 
 

@@ -50,6 +50,10 @@ LEAST, MOST = 12, 24
 GOAL_ERROR, GOAL_TIMES_REPEATABILITY = 0.10, 1.5
 # A search of fewer trials ends before its predictor pays.
 LEAST_TRIALS = 16
+# Largest share of a search's joules that calibration may take, and the architectures that are
+# measured before a trial has shown what trials take. Where training costs no more than measuring,
+# trials are labels as cheap as untrained architectures.
+SHARE, FIRST = 0.1, 4
 # The reference is measured before each block of so many measurements.
 _BLOCK = 8
 # Members drawn from the space to choose from.
@@ -66,7 +70,8 @@ class CalibrationState:
 
     ``n_cached`` members of the space have labels from earlier sessions. ``n_measured`` untrained
     ones were measured in this one, for ``spent_energy_j`` with references. ``error`` is the median
-    relative error of predictions of held-out labels, ``None`` with fewer than ``LEAST``.
+    relative error of predictions of held-out labels, ``None`` with fewer than ``LEAST``;
+    ``is_done`` once it is known, or after a ``failure``.
     """
 
     n_cached: int
@@ -115,8 +120,12 @@ class Calibration:
         device: str,
         seed: int,
         n: int | None = None,
+        trials: int | None = None,
     ) -> None:
-        """``n`` architectures are measured, as many as pay by default."""
+        """``n`` architectures are measured, as many as pay by default.
+
+        In a search of so many ``trials`` calibration takes at most ``SHARE`` of its joules.
+        """
         self._labels, self._space, self._measure, self._path = labels, space, measure, path
         self._device, self._seed, self._n = device, seed, n
         self._workload = labels.conditions.workload
@@ -125,6 +134,7 @@ class Calibration:
         cached = [label.architecture for label in labels.all() if not label.is_reference]
         members = {a.hash: a for a in cached}.values()
         self._n_cached = sum(space.contains(member) for member in members)
+        self._trials, self._trials_j = trials, list[float]()
         self._n_measured = self._n_references = self._n_since_reference = 0
         self._is_planned = False
         self._spent_j = spent_in(path)
@@ -143,7 +153,7 @@ class Calibration:
             self._n_references,
             self._error,
             self._labels.repeatability(),
-            self._is_planned and not self._chosen,
+            self._error is not None or self._failure is not None,
             self._spent_j,
             self._failure,
         )
@@ -163,8 +173,10 @@ class Calibration:
         """Do nothing: no thread runs."""
 
     def add_trial(self, trial: Trial) -> None:
-        """Add the measurement of a trained candidate to the labels."""
+        """Add the measurement of a trained candidate to the labels, and what the trial cost."""
         reading = trial.reading
+        if trial.state == "complete":
+            self._trials_j.append(trial.spent.energy_j)
         if reading is None:
             return
         conditions = Conditions.of(reading, self._workload)
@@ -180,6 +192,10 @@ class Calibration:
             return False
         if not self._is_planned:
             self._plan()
+        if self._error is None:
+            self._update_error()
+        if self._n_references and not self._is_affordable:
+            return False
         if not self._n_references or self._n_since_reference >= _BLOCK:
             self._n_since_reference = 0
             return self._take(self._reference, is_reference=True)
@@ -189,6 +205,17 @@ class Calibration:
             return False
         self._n_since_reference += 1
         return self._take(self._chosen.popleft(), is_reference=False)
+
+    @property
+    def _is_affordable(self) -> bool:
+        """Whether another measurement keeps to the calibration's share of the search's joules."""
+        if self._trials is None:
+            return True
+        n = self._n_measured + self._n_references
+        if not self._trials_j:
+            return n <= FIRST
+        expected_j = self._trials * sum(self._trials_j) / len(self._trials_j)
+        return self._spent_j * (1 + 1 / max(1, n)) <= SHARE * expected_j
 
     def _plan(self) -> None:
         self._is_planned = True
@@ -236,13 +263,13 @@ class Calibration:
     def _take(self, architecture: Architecture, *, is_reference: bool) -> bool:
         try:
             record = self._measure(architecture)
-        except (MeasureError, MeterError, AwayError) as error:
+            append_records(self._path, [record])
+        except (MeasureError, MeterError, AwayError, OSError) as error:
             self._failures += 1
             if is_reference or self._failures >= _MOST_FAILURES:
                 self._failure = first_line(error)
             return self._failure is None
         self._failures = 0
-        append_records(self._path, [record])
         self._spent_j += record.spent_energy_j
         label = Label(
             architecture, record.reading, self._labels.session, is_reference=is_reference
@@ -286,8 +313,12 @@ class BackgroundCalibration(Calibration):
     def _run(self) -> None:
         while not self._is_closed:
             self._wake.clear()
-            while not self._is_closed and self.step():
-                pass
+            try:
+                while not self._is_closed and self.step():
+                    pass
+            except Exception as error:
+                # A search goes on without its calibration; the state says why.
+                self._failure = first_line(error)
             self._wake.wait()
 
 
