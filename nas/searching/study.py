@@ -28,8 +28,9 @@ from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount, watched_meter
 from nas.searching.early_stopping import Stopper
 from nas.searching.fitting import check_fits
-from nas.searching.gating.gate import FIT_SHARE, CandidatePool, Gate
+from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
+from nas.searching.gating.surrogates import FIT_SHARE, ArchitectureSurrogates
 from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
 from nas.searching.loop import adopt_results, refine, search
 from nas.searching.preparing import (
@@ -192,7 +193,14 @@ def _run_search(
             warm_start = collect_warm_start(config, _conditions(meter, protocol, workload))
         else:
             warm_start = saved
-        sampler = make_sampler(config, workload, warm_start.prior_rows(config.space))
+        surrogates = ArchitectureSurrogates(
+            workload,
+            goals=config.goals,
+            seed=config.seed,
+            warm_start=warm_start.for_gate(config.space, seed=config.seed),
+            fit_share=FIT_SHARE,
+        )
+        sampler = make_sampler(config, surrogates, warm_start.prior_rows(config.space))
         if config.files_at is not None:
             check_writable(place_of(config.files_at))
         # All checks come before the first write.
@@ -221,7 +229,7 @@ def _run_search(
         measuring = Measuring(config.device, run.meter, protocol, measured=measured)
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
             store.fence(writing.checks_of(run, lock, stack), lock.token)
-            _drive(run, store, workload, backend, measuring, warm_start, listener)
+            _drive(run, store, surrogates, backend, measuring, warm_start, listener)
     return run
 
 
@@ -240,26 +248,22 @@ def _backend(driver: Driver, config: SearchConfig, listener: Listener | None) ->
 def _drive(
     run: Run,
     store: StudyStore,
-    workload: Workload,
+    surrogates: ArchitectureSurrogates,
     backend: Backend,
     measuring: Measuring,
     warm_start: WarmStart,
     listener: Listener | None,
 ) -> None:
     """Run the search of ``run`` to its end on ``backend``, or until Ctrl-C."""
-    config = run.config
+    config, workload = run.config, surrogates.workload
     gate = Gate(
-        workload,
+        surrogates,
         config.gate,
-        goals=config.goals,
-        seed=config.seed,
-        warm_start=warm_start.for_gate(config.space, seed=config.seed),
         pool=CandidatePool.sample(
             config.space,
             config.seed,
             allows=lambda batch: config.goals.allows(batch, workload),
         ),
-        fit_share=FIT_SHARE,
     )
     log = _log(run, listener)
     with DeviceAccount(run.device_account_path, watched_meter(run), log or listener) as account:
@@ -275,21 +279,25 @@ def _drive(
         with closing(
             backend.executor(evaluator, run.trials_place.resolve(), measuring)
         ) as executor:
-            _search_and_refine(run, session, gate, executor, account)
+            _search_and_refine(run, session, surrogates, executor, account)
     if session.stop_reason is not None:
         store.check_writer()
         run.end_early(session.stop_reason)
 
 
 def _search_and_refine(
-    run: Run, session: Session, gate: Gate, executor: Executor, listener: Listener
+    run: Run,
+    session: Session,
+    surrogates: ArchitectureSurrogates,
+    executor: Executor,
+    listener: Listener,
 ) -> None:
     """Search, then fine-tune finalists, then evaluate replicas."""
     config, trials_folder = run.config, run.trials_place.resolve()
-    stopper = None if config.halving is None else Stopper(config.halving, session, gate)
+    stopper = None if config.halving is None else Stopper(config.halving, session, surrogates)
     is_complete = search(session, executor, trials_folder, stopper)
     if is_complete and config.supernet is not None and session.is_searched():
-        _add_finalists(run, session, gate)
+        _add_finalists(run, session, surrogates)
         is_complete = search(session, executor, trials_folder)
     if is_complete and config.refine and session.is_over:
         refinement = Refinement(
@@ -302,7 +310,7 @@ def _search_and_refine(
         refine(refinement, executor, trials_folder, listener)
 
 
-def _add_finalists(run: Run, session: Session, gate: Gate) -> None:
+def _add_finalists(run: Run, session: Session, surrogates: ArchitectureSurrogates) -> None:
     """Choose the sub-networks to fine-tune."""
     config = run.config
     assert config.supernet is not None
@@ -313,7 +321,7 @@ def _add_finalists(run: Run, session: Session, gate: Gate) -> None:
     ]
     chosen: list[int] = []
     if complete:
-        by_trial = gate.energies_j(complete)
+        by_trial = surrogates.energies_j(complete)
         energies_j = [by_trial[record.number] for record in complete]
         chosen = choose_finalists(complete, energies_j, config.supernet)
     session.add_finalists(run.keep_finalists(chosen, len(complete)))

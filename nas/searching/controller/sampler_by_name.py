@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import optuna
@@ -13,10 +13,11 @@ from optuna.samplers import BaseSampler as BaseSampler
 from nas.records.config import SearchConfig
 from nas.records.goals import Goals
 from nas.records.trial import Trial
-from nas.samplers.ehvi import EhviSampler, RowMaps
+from nas.samplers.ehvi import EhviSampler, NamedRowMap, Partial, RowMaps
 from nas.samplers.objectives import ObjectiveOptions
 from nas.samplers.prior import PriorTrial
 from nas.searching.gating.learning_curves import extrapolate
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.searching.gating.warm_start import PriorRow
 from nas.store.optuna_trials import record_of
 from predictors.energy.features import counted
@@ -27,12 +28,16 @@ from search_spaces.space.positions import is_active, repaired
 from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
+# Maps ``P`` names of parameters and rows ``(N, P)`` to architectures.
+NamedBatch = Callable[[Sequence[str], Array], ArchitectureBatch]
 
 
 def make_sampler(
-    config: SearchConfig, workload: Workload, prior_rows: Sequence[PriorRow] = ()
+    config: SearchConfig,
+    surrogates: ArchitectureSurrogates,
+    prior_rows: Sequence[PriorRow] = (),
 ) -> BaseSampler:
-    """Make the sampler of a search; only ``ehvi`` uses ``prior_rows``.
+    """Make the sampler of a search; only ``ehvi`` uses ``surrogates`` and ``prior_rows``.
 
     If the search stops trials early, ``ehvi`` also uses their extrapolated qualities.
 
@@ -45,26 +50,11 @@ def make_sampler(
     name, seed, space, goals = config.sampler, config.seed, config.space, config.goals
     startup_trials = config.gate.startup_trials
     if name == "ehvi":
-        n_costs = 1 + len(goals.costs)
-        return EhviSampler(
-            seed=seed,
-            n_startup_trials=startup_trials,
-            # The session asks for the smallest itself; the largest costs as much as many others.
-            corners=False,
-            objectives=ObjectiveOptions(
-                goals.reference,
-                # Every cost counts in ratios, as joules do.
-                log=(False, *[True] * n_costs),
-                best_possible=(1.0, *[None] * n_costs),
-                variances=lambda trial: _variances(trial, goals),
-            ),
-            row_maps=RowMaps(
-                features=lambda names, rows: _features(names, rows, space, workload),
-                canonical=lambda names, rows: _canonical(names, rows, space),
-                allowed=(lambda names, rows: goals.allows(_batch(names, rows, space), workload))
-                if goals.limits_counts
-                else None,
-            ),
+        return architecture_sampler(
+            surrogates,
+            startup_trials=startup_trials,
+            batch_of=lambda names, rows: _batch(names, rows, space),
+            canonical=lambda names, rows: _canonical(names, rows, space),
             prior_trials=[_prior_trial(row, len(goals.costs)) for row in prior_rows],
             partial_trials=None if config.halving is None else _Stopped(),
         )
@@ -77,6 +67,46 @@ def make_sampler(
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=startup_trials, multivariate=True, constant_liar=True
         )
+
+
+def architecture_sampler(
+    surrogates: ArchitectureSurrogates,
+    *,
+    startup_trials: int,
+    batch_of: NamedBatch,
+    canonical: NamedRowMap | None = None,
+    prior_trials: Sequence[PriorTrial] = (),
+    partial_trials: Partial | None = None,
+) -> EhviSampler:
+    """Make an ``EhviSampler`` of studies whose trials are architectures with records.
+
+    ``batch_of`` maps names of parameters and rows to architectures. Goals and seed are those of
+    ``surrogates``.
+    """
+    goals, workload = surrogates.goals, surrogates.workload
+    n_costs = 1 + len(goals.costs)
+    return EhviSampler(
+        seed=surrogates.seed,
+        n_startup_trials=startup_trials,
+        # The session asks for the smallest itself; the largest costs as much as many others.
+        corners=False,
+        objectives=ObjectiveOptions(
+            goals.reference,
+            # Every cost counts in ratios, as joules do.
+            log=(False, *[True] * n_costs),
+            best_possible=(1.0, *[None] * n_costs),
+            variances=lambda trial: _variances(trial, goals),
+        ),
+        row_maps=RowMaps(
+            features=lambda names, rows: _features(batch_of(names, rows), workload),
+            canonical=canonical,
+            allowed=(lambda names, rows: goals.allows(batch_of(names, rows), workload))
+            if goals.limits_counts
+            else None,
+        ),
+        prior_trials=prior_trials,
+        partial_trials=partial_trials,
+    )
 
 
 def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ...]:
@@ -155,11 +185,9 @@ def _canonical(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> Arra
     return found
 
 
-def _features(
-    names: Sequence[str], rows_NP: Array, space: SearchSpace, workload: Workload
-) -> Array:
+def _features(batch: ArchitectureBatch, workload: Workload) -> Array:
     """Closed-form counts, as features of the energy predictor, and sizes."""
-    counts, features = counted(_batch(names, rows_NP, space), workload)
+    counts, features = counted(batch, workload)
     return np.column_stack([features, np.log(counts.total("params"))])
 
 
