@@ -14,6 +14,7 @@ from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Session
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.pruning import Pruning
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.searching.gating.warm_start import WarmStart
 from nas.store.storage import StudyStore
 from predictors.meters.base import EnergyReading
@@ -145,19 +146,18 @@ def make_session(
     changes.setdefault("trials", 30)
     changes.setdefault("gate", GateConfig(startup_trials=8))
     config = SearchConfig(task="digits", space=changes.pop("space", SPACE), **changes)
-    pruning = Pruning(config.space, seed=config.seed)
-    sampler = make_sampler(config, WORKLOAD, warm_start.prior_rows(config.space), pruning)
-    opened = StudyStore.create if create else StudyStore.load
-    store = opened(folder, config.storage, run_name, config.space, sampler, config.goals)
-    gate = Gate(
+    surrogates = ArchitectureSurrogates(
         WORKLOAD,
-        config.gate,
         goals=config.goals,
         seed=config.seed,
         warm_start=warm_start.for_gate(config.space, seed=config.seed),
-        pool=CandidatePool.sample(config.space, config.seed, 300),
-        pruning=pruning,
     )
+    pruning = Pruning(config.space, seed=config.seed)
+    sampler = make_sampler(config, surrogates, warm_start.prior_rows(config.space), pruning)
+    opened = StudyStore.create if create else StudyStore.load
+    store = opened(folder, config.storage, run_name, config.space, sampler, config.goals)
+    pool = CandidatePool.sample(config.space, config.seed, 300)
+    gate = Gate(surrogates, config.gate, pool=pool, pruning=pruning)
     first = warm_start.initial_candidates(config.space, config.trials)
     return Session(config, WORKLOAD, store, gate, listener, first)
 

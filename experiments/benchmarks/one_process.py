@@ -9,6 +9,7 @@ from nas.records.config import SearchConfig
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.gating.gate import CandidatePool, Gate
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.store.storage import StudyStore
 from search_spaces.workload import Workload
 
@@ -20,16 +21,11 @@ def open_session(
     name: str,
     *,
     listener: Listener | None = None,
-    make_gate: Callable[..., Gate] = Gate,
+    make_surrogates: Callable[..., ArchitectureSurrogates] = ArchitectureSurrogates,
 ) -> Session:
     """Create the study ``name`` in ``folder`` with the sampler and the gate of ``config``."""
-    sampler = make_sampler(config, workload)
+    surrogates = make_surrogates(workload, goals=config.goals, seed=config.seed)
+    sampler = make_sampler(config, surrogates)
     store = StudyStore.create(folder, config.storage, name, config.space, sampler, config.goals)
-    gate = make_gate(
-        workload,
-        config.gate,
-        goals=config.goals,
-        seed=config.seed,
-        pool=CandidatePool.sample(config.space, config.seed),
-    )
+    gate = Gate(surrogates, config.gate, pool=CandidatePool.sample(config.space, config.seed))
     return Session(config, workload, store, gate, listener)

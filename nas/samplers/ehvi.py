@@ -22,6 +22,7 @@ from nas.samplers.history import History
 from nas.samplers.objectives import Objective, ObjectiveOptions
 from nas.samplers.prior import PriorTrial, prior_rows
 from nas.samplers.proposer import Effort, Exhausted, Proposer
+from nas.samplers.surrogate import SurrogateModels
 
 Array = NDArray[np.float64]
 # Maps ``P`` parameter names and rows ``(N, P)`` to rows; see ``nas.samplers.parameters``.
@@ -29,6 +30,8 @@ NamedRowMap = Callable[[Sequence[str], Array], Array]
 NamedRowFilter = Callable[[Sequence[str], Array], NDArray[np.bool_]]
 # Maps complete and unfinished trials to extrapolated results of the unfinished ones.
 Partial = Callable[[Sequence[FrozenTrial], Sequence[FrozenTrial]], Sequence[PriorTrial]]
+# Makes models from ``P`` parameter names; their points have rows ``(N, P)``.
+MakeModels = Callable[[Sequence[str]], SurrogateModels]
 
 _log = logging.getLogger(__name__)
 
@@ -62,11 +65,12 @@ _MOST_PARALLEL_BATCH = 128
 class EhviSampler(BaseSampler):
     """Optuna sampler that maximises expected hypervolume improvement.
 
-    A Gaussian process models each objective; parameters may be of any kind, per-layer series and
-    conditional parameters included. An evolutionary search generates candidates around the Pareto
-    front. The sampler proposes the candidate with the greatest expected improvement over the
-    *smoothed* front, in order not to chase lucky noise. Running trials are pending points of
-    fantasy models. A proposal is repeated only when the search space is exhausted.
+    A surrogate models each objective, by default a Gaussian process; parameters may be of any
+    kind, per-layer series and conditional parameters included. An evolutionary search generates
+    candidates around the Pareto front. The sampler proposes the candidate with the greatest
+    expected improvement over the *smoothed* front, in order not to chase lucky noise. Running
+    trials are pending points of fantasy models. A proposal is repeated only when the search space
+    is exhausted.
 
     Only complete trials with finite values are training data; failed and pruned trials are not
     proposed again. Constraints set with ``trial.set_constraint`` are modelled as well, and the
@@ -89,6 +93,7 @@ class EhviSampler(BaseSampler):
         effort: Effort = Effort(),  # noqa: B008
         prior_trials: Sequence[PriorTrial] = (),
         partial_trials: Partial | None = None,
+        models: MakeModels | None = None,
     ) -> None:
         """Create a sampler; it draws no random number before the first trial.
 
@@ -106,6 +111,8 @@ class EhviSampler(BaseSampler):
             partial_trials: Extrapolates the results of unfinished trials (pruned, failed) from
                 the complete ones, with a larger variance. Pruned trials then count as startup
                 trials, and half as many complete trials are required.
+            models: Makes the models of objectives and constraints from the names of a row's
+                parameters; by default all have Gaussian processes.
 
         Raises:
             ValueError: ``n_startup_trials`` is below 2. Options that do not match the number of
@@ -117,7 +124,7 @@ class EhviSampler(BaseSampler):
         self._n_startup, self._corners = n_startup_trials, corners
         self._options, self._row_maps, self._effort = objectives, row_maps, effort
         self._prior_trials = tuple(prior_trials)
-        self._partial = partial_trials
+        self._partial, self._models = partial_trials, models
         self._prior: Evaluated | None = None
         self._independent = RandomSampler(seed=self._seed)
         self._history = History(objectives.variances)
@@ -189,6 +196,7 @@ class EhviSampler(BaseSampler):
                 batch,
                 avoid=history.unfinished_rows(columns),
                 prior=self._prior.joined(self._partial_rows(columns)),
+                constraint_names=history.constraint_names,
             )
             self._queued_at = n
         return self._queue.pop(0)
@@ -232,6 +240,7 @@ class EhviSampler(BaseSampler):
             with_names(maps.canonical),
             None if maps.allowed is None else partial(maps.allowed, names),
             self._effort,
+            SurrogateModels() if self._models is None else self._models(names),
         )
 
     def _losses(self, values_NM: Array) -> Array:

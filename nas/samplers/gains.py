@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from nas.pareto.dominance import extended_front
-from nas.samplers.gaussian_process import Posterior
-from nas.samplers.improvement import boxes, expected_improvement
-from nas.samplers.model import Model
+from nas.samplers.improvement import Marginal, boxes, expected_improvement
+from nas.samplers.surrogate import Points, Posterior, Surrogate
 
 Array = NDArray[np.float64]
 
@@ -21,24 +20,19 @@ Array = NDArray[np.float64]
 class Surrogates:
     """Surrogates of the losses and of the constraints."""
 
-    losses: list[Model]
-    constraints: list[Model]
+    losses: list[Surrogate]
+    constraints: list[Surrogate]
 
-    @property
-    def n_rows(self) -> int:
-        """Number of training rows."""
-        return len(self.losses[0].labels)
-
-    def posteriors(self, features_CF: Array) -> tuple[list[Posterior], list[Posterior]]:
+    def posteriors(self, points: Points) -> tuple[list[Posterior], list[Posterior]]:
         """Return the posteriors of losses and constraints at candidates."""
         return (
-            [model.process.posterior(features_CF) for model in self.losses],
-            [model.process.posterior(features_CF) for model in self.constraints],
+            [surrogate.posterior(points) for surrogate in self.losses],
+            [surrogate.posterior(points) for surrogate in self.constraints],
         )
 
-    def expected(self, features_CF: Array) -> Array:
+    def expected(self, points: Points) -> Array:
         """Return mean losses, ``(C, M)``, without the variances, which cost much more."""
-        return self._unlogged([model.process.mean(features_CF) for model in self.losses])
+        return self._unlogged([surrogate.mean(points) for surrogate in self.losses])
 
     def means(self, posteriors: Sequence[Posterior]) -> Array:
         """Return the mean losses of posteriors, ``(C, M)``."""
@@ -46,12 +40,12 @@ class Surrogates:
 
     def _unlogged(self, means: Sequence[Array]) -> Array:
         pairs = zip(self.losses, means, strict=True)
-        return np.column_stack([np.exp(x) if m.is_log else x for m, x in pairs])
+        return np.column_stack([np.exp(x) if s.is_log else x for s, x in pairs])
 
-    def with_pending(self, features_QF: Array) -> Surrogates:
-        """Return fantasy models, conditioned on pending rows at their predicted losses."""
+    def with_pending(self, points: Points) -> Surrogates:
+        """Return fantasy models, conditioned on pending points at their predicted losses."""
         return Surrogates(
-            [model.with_pending(features_QF) for model in self.losses], self.constraints
+            [surrogate.with_pending(points) for surrogate in self.losses], self.constraints
         )
 
 
@@ -73,7 +67,10 @@ class Region:
         if self.reference is None:
             return likely
         lows, highs = boxes(self.front, self.reference)
-        marginals = [m.marginal(p) for m, p in zip(surrogates.losses, posteriors, strict=True)]
+        marginals = [
+            Marginal(p.mean, np.sqrt(p.variance), s.is_log)
+            for s, p in zip(surrogates.losses, posteriors, strict=True)
+        ]
         return likely * expected_improvement(marginals, lows, highs)
 
     def joined(self, loss_M: Array) -> Region:

@@ -140,13 +140,40 @@ class GaussianProcess:
         squares = self._alpha**2 / np.diag(_inverse(self._lower))
         return float((squares.sum() + _EXPECTED_ROWS) / (len(squares) + _EXPECTED_ROWS))
 
-    def posterior(self, features_CF: Array) -> Posterior:
+    def leave_one_out_scores(self) -> Array:
+        """Return absolute leave-one-out errors over their predicted deviations, ``(N,)``."""
+        scores: Array = np.abs(self._alpha) / np.sqrt(np.diag(_inverse(self._lower)))
+        return scores
+
+    @property
+    def labels(self) -> Array:
+        """Labels of the training rows."""
+        return self._mean + self._spread * self._labels
+
+    @property
+    def noise_variance(self) -> float:
+        """Variance of a label around the function, where it is not larger by its known noise."""
+        return self._spread**2 * float(np.exp(self.hyper.noise))
+
+    def with_pending(self, features_QF: Array) -> GaussianProcess:
+        """Return a fantasy model, conditioned on pending rows at their posterior means."""
+        if not len(features_QF):
+            return self
+        known_N = self._spread**2 * (self._noise - np.exp(self.hyper.noise))
+        return GaussianProcess(
+            np.vstack([self._features, features_QF]),
+            np.concatenate([self.labels, self.mean(features_QF)]),
+            np.concatenate([known_N, np.zeros(len(features_QF))]),
+            self.hyper,
+        )
+
+    def posterior(self, features_CF: Array) -> ProcessPosterior:
         """Return the posterior at candidates."""
         cross = kernel(self._features, features_CF, self.hyper)
         mean = cross.T @ self._alpha
         root = solve_triangular(self._lower, cross, lower=True, check_finite=False)
         variance = kernel_diagonal(features_CF, self.hyper) - np.einsum("nc,nc->c", root, root)
-        return Posterior(
+        return ProcessPosterior(
             features_CF,
             self._mean + self._spread * mean,
             self._spread**2 * np.maximum(variance, 1e-12),
@@ -168,7 +195,7 @@ class GaussianProcess:
 
 
 @dataclass
-class Posterior:
+class ProcessPosterior:
     """Posterior mean and variance of the noise-free function at candidates, ``(C,)`` each."""
 
     features: Array

@@ -114,11 +114,16 @@ class History:
         """Search space: all parameters whose distribution is the same in every trial."""
         return {n: d for n, d in self._distributions.items() if n not in self._changing}
 
+    @property
+    def constraint_names(self) -> list[str]:
+        """Names of the constraints, in the order of their columns."""
+        return sorted(self._constraint_names)
+
     def evaluated(self, columns: Columns) -> Evaluated:
         """Return the complete trials, with values and variances in the study's units."""
         self._use_columns(columns)
         n = len(self.complete)
-        names = sorted(self._constraint_names)
+        names = self.constraint_names
         constraints = [[c.get(x, np.nan) for x in names] for c in self._constraints if names]
         self._rows.extend(columns.row(t.params) for t in self.complete[len(self._rows) :])
         return Evaluated(

@@ -5,8 +5,9 @@ This module works on rows and losses, all minimised, and does not import Optuna.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,9 @@ from nas.samplers.activity import Activity
 from nas.samplers.evaluated import Archive, Evaluated, KeySet, relevant
 from nas.samplers.features import Features, RowMap
 from nas.samplers.gains import Region, Surrogates, feasibility
-from nas.samplers.gaussian_process import Hyperparameters
-from nas.samplers.model import Model, is_log_normal
+from nas.samplers.gaussian import GaussianModel
 from nas.samplers.parameters import Parameters, keys
+from nas.samplers.surrogate import Points, SurrogateModel, SurrogateModels
 
 Array = NDArray[np.float64]
 
@@ -68,7 +69,8 @@ class Proposer:
     ``reference`` is the reference point, by default ``pareto.hypervolume.reference_point``.
     ``extra`` computes further features. ``canonical`` maps equivalent rows to one form, with NaN
     for parameters without effect; by default conditions are inferred (``activity``). ``allowed``
-    masks feasible rows. Each fit of the hyperparameters starts from the previous one.
+    masks feasible rows. Losses and constraints are modelled by ``models``, by default by Gaussian
+    processes.
     """
 
     parameters: Parameters
@@ -79,6 +81,7 @@ class Proposer:
     canonical: RowMap | None = None
     allowed: Callable[[Array], NDArray[np.bool_]] | None = None
     effort: Effort = field(default_factory=Effort)
+    models: SurrogateModels = field(default_factory=SurrogateModels)
 
     def __post_init__(self) -> None:
         """Draw the random rows that features are standardised by."""
@@ -95,8 +98,12 @@ class Proposer:
             self.parameters, self._canonical(self._reference_rows), self.extra
         )
         self._archive = Archive(_MOST_ROWS)
-        self._hyper: list[Hyperparameters | None] = [None] * self.n_objectives
-        self._is_log = [False] * self.n_objectives
+        expected = self._features.expected
+        own = self.models.objectives or [None] * self.n_objectives
+        self._losses: list[SurrogateModel] = [
+            model or GaussianModel(may_be_log=True, expected_F=expected) for model in own
+        ]
+        self._constraints: dict[str, SurrogateModel] = dict(self.models.constraints)
         self._n_fitted = 0
 
     def first(self, seen_NP: Array, *, corners: bool) -> Array:
@@ -127,13 +134,14 @@ class Proposer:
         *,
         avoid: Array | None = None,
         prior: Evaluated | None = None,
+        constraint_names: Sequence[str] = (),
     ) -> list[Array]:
         """Return the next ``n`` distinct rows, or all that are left, best first.
 
         No row is in ``done``, pending or in ``avoid``. Between calls, ``done`` and ``avoid`` may
         only grow at their ends. Rows of ``prior``, from before the study, are training data and
         may be proposed, but are not part of the front to improve. Each loss must be finite in
-        some row of ``done`` or ``prior``.
+        some row of ``done`` or ``prior``. ``constraint_names`` are those of its columns.
 
         Raises:
             Exhausted: no new row was found.
@@ -146,50 +154,60 @@ class Proposer:
         taken = KeySet(self._archive.keys, set(keys(pending)))
         if len(used) + len(prior) > _MOST_ROWS:
             prior = prior.at(np.linspace(0, len(prior) - 1, _MOST_ROWS - len(used)).astype(int))
-        surrogates = self._fit(used.joined(prior), len(done) + len(prior))
+        training = used.joined(prior)
+        surrogates = self._fit(training, len(done) + len(prior), constraint_names)
         # Evaluated rows come first in each model, since none of their losses is NaN.
-        smoothed = np.column_stack([model.smoothed()[: len(used)] for model in surrogates.losses])
+        smoothed = np.column_stack([s.smoothed()[: len(used)] for s in surrogates.losses])
         before = np.empty((0, self.n_objectives))
         if len(prior):
-            before = surrogates.means(surrogates.posteriors(self._features(prior.rows))[0])
+            before = surrogates.expected(self._points(prior.rows))
         region = self._region(smoothed, used.is_feasible, before)
         parents = np.vstack([used.rows, prior.rows])
         parents = parents[relevant(np.vstack([used.losses, before]), self.effort.parents)]
         if len(pending):
-            features = self._features(pending)
+            points = self._points(pending)
             if len(pending) > _MOST_PENDING:
-                features = features[relevant(surrogates.expected(features), _MOST_PENDING)]
-            surrogates = surrogates.with_pending(features)
-            for row in surrogates.means(surrogates.posteriors(features)[0]):
+                points = points.at(relevant(surrogates.expected(points), _MOST_PENDING))
+            surrogates = surrogates.with_pending(points)
+            for row in surrogates.expected(points):
                 region = region.joined(row)
-        candidates = self._candidates(surrogates, region, parents, taken)
+        generations = self.effort.generations
+        if len(training) + min(len(pending), _MOST_PENDING) > _MANY_ROWS:
+            generations = max(1, generations // 2)
+        candidates = self._candidates(surrogates, region, parents, taken, generations)
         return self._pick(surrogates, region, candidates, n)
 
-    def _fit(self, done: Evaluated, n_done: int) -> Surrogates:
-        features = self._features(done.rows)
-        fit = n_done >= self._n_fitted + max(1, self._n_fitted // 10)
-        if fit:
+    def _fit(self, done: Evaluated, n_done: int, constraint_names: Sequence[str]) -> Surrogates:
+        is_due = n_done >= self._n_fitted + max(1, self._n_fitted // 10)
+        if is_due:
             self._n_fitted = n_done
-            self._is_log = [is_log_normal(x[np.isfinite(x)]) for x in done.losses.T]
-        columns = np.hstack([done.losses, done.constraints])
-        self._hyper += [None] * (columns.shape[1] - len(self._hyper))
-        models = []
-        for index in range(columns.shape[1]):
-            is_loss = index < self.n_objectives
-            labels = columns[:, index]
+        points = self._points(done.rows)
+        losses = []
+        for model, labels, variance in zip(
+            self._losses, done.losses.T, done.variance.T, strict=True
+        ):
             is_finite = np.isfinite(labels)
-            model = Model.make(
-                features[is_finite],
-                labels[is_finite],
-                done.variance[is_finite, index] if is_loss else np.zeros(int(is_finite.sum())),
-                is_log=is_loss and self._is_log[index] and bool(labels[is_finite].min() > 0),
-                hyper=self._hyper[index],
-                fit=fit,
-                expected_F=self._features.expected,
+            losses.append(
+                model.fit(
+                    points.at(is_finite), labels[is_finite], variance[is_finite], is_due=is_due
+                )
             )
-            self._hyper[index] = model.process.hyper
-            models.append(model)
-        return Surrogates(models[: self.n_objectives], models[self.n_objectives :])
+        constraints = []
+        for name, labels in zip(constraint_names, done.constraints.T, strict=True):
+            if name not in self._constraints:
+                expected = self._features.expected
+                self._constraints[name] = GaussianModel(may_be_log=False, expected_F=expected)
+            is_finite = np.isfinite(labels)
+            exact = np.zeros(int(is_finite.sum()))
+            constraints.append(
+                self._constraints[name].fit(
+                    points.at(is_finite), labels[is_finite], exact, is_due=is_due
+                )
+            )
+        return Surrogates(losses, constraints)
+
+    def _points(self, rows_NP: Array) -> Points:
+        return Points(rows_NP, partial(self._features, rows_NP))
 
     def _region(
         self, losses_NM: Array, is_feasible: NDArray[np.bool_], before_BM: Array
@@ -214,16 +232,18 @@ class Proposer:
         return Region(front, reference)
 
     def _candidates(
-        self, surrogates: Surrogates, region: Region, parents: Array, taken: KeySet
+        self,
+        surrogates: Surrogates,
+        region: Region,
+        parents: Array,
+        taken: KeySet,
+        generations: int,
     ) -> Array:
         """Return new rows, evolved for expected improvement of ``region``, best first."""
         effort, rng = self.effort, self._rng
         seen = taken.copy()
         rows = _fresh(self._new(taken, effort.children), seen)
         gains = self._gains(surrogates, region, rows)
-        generations = effort.generations
-        if surrogates.n_rows > _MANY_ROWS:
-            generations = max(1, generations // 2)
         for _ in range(generations):
             children = self._filtered(_fresh(self._children(parents, effort.children), seen))
             if len(children):
@@ -248,13 +268,13 @@ class Proposer:
         return self._canonical(rows)
 
     def _gains(self, surrogates: Surrogates, region: Region, rows: Array) -> Array:
-        return region.gain(surrogates, *surrogates.posteriors(self._features(rows)))
+        return region.gain(surrogates, *surrogates.posteriors(self._points(rows)))
 
     def _pick(self, surrogates: Surrogates, region: Region, rows: Array, n: int) -> list[Array]:
         if n > _MANY_PICKS:
             # Rows are ordered by gain; those far down are never picked.
             rows = rows[: _CANDIDATES_PER_PICK * n]
-        losses, constraints = surrogates.posteriors(self._features(rows))
+        losses, constraints = surrogates.posteriors(self._points(rows))
         is_available = np.ones(len(rows), dtype=bool)
         picked: list[Array] = []
         while len(picked) < n and is_available.any():

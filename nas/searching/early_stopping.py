@@ -21,7 +21,7 @@ from nas.records.candidate import Outcome, Training
 from nas.records.rungs import HalvingConfig, Progress, RungPoint
 from nas.records.trial import Trial
 from nas.searching.controller.session import Session
-from nas.searching.gating.gate import Gate
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 
 # Least quality difference for dominance, in standard errors of the difference.
 LEAST_ERRORS = 0.5
@@ -55,9 +55,11 @@ def dominating(
 class Stopper:
     """Early stopping of the trials of one session, in the driver's thread."""
 
-    def __init__(self, config: HalvingConfig, session: Session, gate: Gate) -> None:
+    def __init__(
+        self, config: HalvingConfig, session: Session, surrogates: ArchitectureSurrogates
+    ) -> None:
         """Fill the rungs from the session's records."""
-        self._config, self._session, self._gate = config, session, gate
+        self._config, self._session, self._surrogates = config, session, surrogates
         self._rungs: dict[int, dict[int, RungPoint]] = defaultdict(dict)
         for record in session.records():
             self.reach(record.number, record.curve)
@@ -75,7 +77,7 @@ class Stopper:
             return None
         point = progress.curve[-1]
         rung = self._rungs[point.epoch]
-        energies_j = self._gate.energies_j([self._session.record(n) for n in rung])
+        energies_j = self._surrogates.energies_j([self._session.record(n) for n in rung])
         trial = Contender(number, point, energies_j[number])
         others = (Contender(n, p, energies_j[n]) for n, p in rung.items() if n != number)
         better = dominating(trial, others)

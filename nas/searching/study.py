@@ -30,9 +30,10 @@ from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount, watched_meter
 from nas.searching.early_stopping import Stopper
 from nas.searching.fitting import check_fits
-from nas.searching.gating.gate import FIT_SHARE, CandidatePool, Gate
+from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
 from nas.searching.gating.pruning import Pruning
+from nas.searching.gating.surrogates import FIT_SHARE, ArchitectureSurrogates
 from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
 from nas.searching.loop import adopt_results, refine, search
 from nas.searching.preparing import (
@@ -65,6 +66,7 @@ class _Knowledge:
     warm_start: WarmStart
     labels: Labels
     pruning: Pruning
+    surrogates: ArchitectureSurrogates
 
 
 def run_search(
@@ -203,7 +205,14 @@ def _run_search(
         saved = None if run is None else load_warm_start(folder, config)
         warm_start = collect_warm_start(config, conditions) if saved is None else saved
         pruning = Pruning(config.space, seed=config.seed)
-        sampler = make_sampler(config, workload, warm_start.prior_rows(config.space), pruning)
+        surrogates = ArchitectureSurrogates(
+            workload,
+            goals=config.goals,
+            seed=config.seed,
+            warm_start=warm_start.for_gate(config.space, seed=config.seed),
+            fit_share=FIT_SHARE,
+        )
+        sampler = make_sampler(config, surrogates, warm_start.prior_rows(config.space), pruning)
         if config.files_at is not None:
             check_writable(place_of(config.files_at))
         # All checks come before the first write.
@@ -236,8 +245,8 @@ def _run_search(
         )
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
             store.fence(writing.checks_of(run, lock, stack), lock.token)
-            knowledge = _Knowledge(warm_start, labels, pruning)
-            _drive(run, store, workload, backend, measuring, knowledge, listener)
+            knowledge = _Knowledge(warm_start, labels, pruning, surrogates)
+            _drive(run, store, backend, measuring, knowledge, listener)
     return run
 
 
@@ -256,32 +265,26 @@ def _backend(driver: Driver, config: SearchConfig, listener: Listener | None) ->
 def _drive(
     run: Run,
     store: StudyStore,
-    workload: Workload,
     backend: Backend,
     measuring: Measuring,
     knowledge: _Knowledge,
     listener: Listener | None,
 ) -> None:
     """Run the search of ``run`` to its end on ``backend``, or until Ctrl-C."""
-    config = run.config
-    warm_start, labels, pruning = knowledge.warm_start, knowledge.labels, knowledge.pruning
-    prior = warm_start.for_gate(config.space, seed=config.seed)
-    calibration = None
+    config, warm_start, pruning = run.config, knowledge.warm_start, knowledge.pruning
+    labels, surrogates = knowledge.labels, knowledge.surrogates
+    workload, calibration = surrogates.workload, None
     if pays(config):
-        prior = prior.with_observations(labels.observations())
-        calibration = _calibration(run, labels, workload, backend, measuring)
+        surrogates.add_observations(labels.observations())
+        calibration = _calibration(run, labels, backend, measuring)
     gate = Gate(
-        workload,
+        surrogates,
         config.gate,
-        goals=config.goals,
-        seed=config.seed,
-        warm_start=prior,
         pool=CandidatePool.sample(
             config.space,
             config.seed,
             allows=lambda batch: config.goals.allows(batch, workload),
         ),
-        fit_share=FIT_SHARE,
         pruning=pruning,
     )
     pruning.store_at(run.pruning_path)
@@ -305,15 +308,13 @@ def _drive(
             ) as executor,
             nullcontext() if calibration is None else closing(calibration),
         ):
-            _search_and_refine(run, session, gate, executor, account)
+            _search_and_refine(run, session, surrogates, executor, account)
     if session.stop_reason is not None:
         store.check_writer()
         run.end_early(session.stop_reason)
 
 
-def _calibration(
-    run: Run, labels: Labels, workload: Workload, backend: Backend, measuring: Measuring
-) -> Calibration:
+def _calibration(run: Run, labels: Labels, backend: Backend, measuring: Measuring) -> Calibration:
     """Return the calibration of a search; it measures beside trials where that is possible."""
     config = run.config
     measure, inputs = backend.measure(measuring), run.inputs_place.resolve()
@@ -321,7 +322,7 @@ def _calibration(
     return kind(
         labels,
         config.space,
-        lambda architecture: measure(architecture, workload, None, inputs),
+        lambda architecture: measure(architecture, labels.conditions.workload, None, inputs),
         run.calibration_path,
         device=config.measured_device,
         seed=config.seed,
@@ -330,14 +331,18 @@ def _calibration(
 
 
 def _search_and_refine(
-    run: Run, session: Session, gate: Gate, executor: Executor, listener: Listener
+    run: Run,
+    session: Session,
+    surrogates: ArchitectureSurrogates,
+    executor: Executor,
+    listener: Listener,
 ) -> None:
     """Search, then fine-tune finalists, then evaluate replicas."""
     config, trials_folder = run.config, run.trials_place.resolve()
-    stopper = None if config.halving is None else Stopper(config.halving, session, gate)
+    stopper = None if config.halving is None else Stopper(config.halving, session, surrogates)
     is_complete = search(session, executor, trials_folder, stopper)
     if is_complete and config.supernet is not None and session.is_searched():
-        _add_finalists(run, session, gate)
+        _add_finalists(run, session, surrogates)
         is_complete = search(session, executor, trials_folder)
     if is_complete and config.refine and session.is_over:
         refinement = Refinement(
@@ -350,7 +355,7 @@ def _search_and_refine(
         refine(refinement, executor, trials_folder, listener)
 
 
-def _add_finalists(run: Run, session: Session, gate: Gate) -> None:
+def _add_finalists(run: Run, session: Session, surrogates: ArchitectureSurrogates) -> None:
     """Choose the sub-networks to fine-tune."""
     config = run.config
     assert config.supernet is not None
@@ -361,7 +366,7 @@ def _add_finalists(run: Run, session: Session, gate: Gate) -> None:
     ]
     chosen: list[int] = []
     if complete:
-        by_trial = gate.energies_j(complete)
+        by_trial = surrogates.energies_j(complete)
         energies_j = [by_trial[record.number] for record in complete]
         chosen = choose_finalists(complete, energies_j, config.supernet)
     session.add_finalists(run.keep_finalists(chosen, len(complete)))

@@ -26,7 +26,7 @@ from nas.records.config import GateConfig, SamplerName, SearchConfig
 from nas.records.rungs import OnProgress
 from nas.records.trial import Trial
 from nas.searching.controller.session import Snapshot
-from nas.searching.gating.gate import FIT_SHARE, Gate
+from nas.searching.gating.surrogates import FIT_SHARE, ArchitectureSurrogates
 from nas.searching.loop import search
 from nas.store.driver import Driver
 from nas.store.new_run import create
@@ -75,8 +75,8 @@ class Formula:
         return evaluated(candidate, self.workload)
 
 
-class UnfittedGate(Gate):
-    """A gate whose surrogates are never fitted, for what the driver costs without them."""
+class UnfittedSurrogates(ArchitectureSurrogates):
+    """Surrogates that are never fitted, for what the driver costs without them."""
 
     def refit(self, records: Sequence[Trial]) -> None:
         """Ignore all trials."""
@@ -177,14 +177,16 @@ def ours(
         with _Watch() as watch:
             started, cpu_s = time.perf_counter(), time.process_time()
             # As ``nas.searching.study`` makes it.
-            make_gate = partial(Gate if is_gated else UnfittedGate, fit_share=FIT_SHARE)
+            make_surrogates = partial(
+                ArchitectureSurrogates if is_gated else UnfittedSurrogates, fit_share=FIT_SHARE
+            )
             session = open_session(
                 config,
                 run.workload,
                 run.folder,
                 run.name,
                 listener=listener,
-                make_gate=make_gate,
+                make_surrogates=make_surrogates,
             )
             is_whole = True
             try:

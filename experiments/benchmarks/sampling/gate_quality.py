@@ -30,6 +30,7 @@ from nas.records.candidate import Outcome as TrialOutcome
 from nas.records.config import GateConfig
 from nas.records.trial import Trial
 from nas.searching.gating.gate import CandidatePool, Gate, audit_summary
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 from predictors.meters.base import EnergyReading
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.space.batch import ArchitectureBatch
@@ -120,9 +121,8 @@ def run(
     records = evaluate(module, oracle, models, device)
     rivals = [to_architecture(module.sample(rng, scale)) for _ in range(_RIVALS)]
     gate = Gate(
-        WORKLOAD,
+        ArchitectureSurrogates(WORKLOAD, seed=seed),
         GateConfig(confidence=confidence),
-        seed=seed,
         pool=CandidatePool(ArchitectureBatch.of(rivals), rivals.__getitem__),
     )
     evaluated, dropped = records[:evaluations], []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import optuna
@@ -13,11 +13,12 @@ from optuna.samplers import BaseSampler as BaseSampler
 from nas.records.config import SearchConfig
 from nas.records.goals import Goals
 from nas.records.trial import Trial
-from nas.samplers.ehvi import EhviSampler, RowMaps
+from nas.samplers.ehvi import EhviSampler, NamedRowFilter, NamedRowMap, Partial, RowMaps
 from nas.samplers.objectives import ObjectiveOptions
 from nas.samplers.prior import PriorTrial
 from nas.searching.gating.learning_curves import extrapolate
 from nas.searching.gating.pruning import Pruning
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.searching.gating.warm_start import PriorRow
 from nas.store.optuna_trials import record_of
 from predictors.energy.features import counted
@@ -28,15 +29,17 @@ from search_spaces.space.positions import is_active, repaired
 from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
+# Maps ``P`` names of parameters and rows ``(N, P)`` to architectures.
+NamedBatch = Callable[[Sequence[str], Array], ArchitectureBatch]
 
 
 def make_sampler(
     config: SearchConfig,
-    workload: Workload,
+    surrogates: ArchitectureSurrogates,
     prior_rows: Sequence[PriorRow] = (),
     pruning: Pruning | None = None,
 ) -> BaseSampler:
-    """Make the sampler of a search; only ``ehvi`` uses ``prior_rows`` and ``pruning``.
+    """Make the sampler of a search; only ``ehvi`` uses more than ``config``.
 
     If the search stops trials early, ``ehvi`` also uses their extrapolated qualities.
 
@@ -49,26 +52,12 @@ def make_sampler(
     name, seed, space, goals = config.sampler, config.seed, config.space, config.goals
     startup_trials = config.gate.startup_trials
     if name == "ehvi":
-        n_costs = 1 + len(goals.costs)
-        return EhviSampler(
-            seed=seed,
-            n_startup_trials=startup_trials,
-            # The session asks for the smallest itself; the largest costs as much as many others.
-            corners=False,
-            objectives=ObjectiveOptions(
-                goals.reference,
-                # Every cost counts in ratios, as joules do.
-                log=(False, *[True] * n_costs),
-                best_possible=(1.0, *[None] * n_costs),
-                variances=lambda trial: _variances(trial, goals),
-            ),
-            row_maps=RowMaps(
-                features=lambda names, rows: _features(names, rows, space, workload),
-                canonical=lambda names, rows: _canonical(names, rows, space),
-                allowed=(lambda names, rows: _allowed(names, rows, config, workload, pruning))
-                if goals.limits_counts or pruning is not None
-                else None,
-            ),
+        return architecture_sampler(
+            surrogates,
+            startup_trials=startup_trials,
+            batch_of=lambda names, rows: _batch(names, rows, space),
+            canonical=lambda names, rows: _canonical(names, rows, space),
+            allowed=None if pruning is None else lambda names, rows: _kept(names, rows, pruning),
             prior_trials=[_prior_trial(row, len(goals.costs)) for row in prior_rows],
             partial_trials=None if config.halving is None else _Stopped(),
         )
@@ -81,6 +70,53 @@ def make_sampler(
         return optuna.samplers.TPESampler(
             seed=seed, n_startup_trials=startup_trials, multivariate=True, constant_liar=True
         )
+
+
+def architecture_sampler(
+    surrogates: ArchitectureSurrogates,
+    *,
+    startup_trials: int,
+    batch_of: NamedBatch,
+    canonical: NamedRowMap | None = None,
+    allowed: NamedRowFilter | None = None,
+    prior_trials: Sequence[PriorTrial] = (),
+    partial_trials: Partial | None = None,
+) -> EhviSampler:
+    """Make an ``EhviSampler`` of studies whose trials are architectures with records.
+
+    ``batch_of`` maps names of parameters and rows to architectures, of which ``allowed`` masks
+    those that may be proposed; limits of counted costs hold for all. Goals and seed are those of
+    ``surrogates``.
+    """
+    goals, workload = surrogates.goals, surrogates.workload
+
+    def is_allowed(names: Sequence[str], rows_NP: Array) -> NDArray[np.bool_]:
+        kept = goals.allows(batch_of(names, rows_NP), workload)
+        if allowed is not None and kept.any():
+            kept[kept] = allowed(names, rows_NP[kept])
+        return kept
+
+    n_costs = 1 + len(goals.costs)
+    return EhviSampler(
+        seed=surrogates.seed,
+        n_startup_trials=startup_trials,
+        # The session asks for the smallest itself; the largest costs as much as many others.
+        corners=False,
+        objectives=ObjectiveOptions(
+            goals.reference,
+            # Every cost counts in ratios, as joules do.
+            log=(False, *[True] * n_costs),
+            best_possible=(1.0, *[None] * n_costs),
+            variances=lambda trial: _variances(trial, goals),
+        ),
+        row_maps=RowMaps(
+            features=lambda names, rows: _features(batch_of(names, rows), workload),
+            canonical=canonical,
+            allowed=None if allowed is None and not goals.limits_counts else is_allowed,
+        ),
+        prior_trials=prior_trials,
+        partial_trials=partial_trials,
+    )
 
 
 def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ...]:
@@ -152,45 +188,27 @@ class _Stopped:
 
 def _canonical(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> Array:
     """Repaired rows, with NaN for genes of layers that do not exist."""
-    order = _order(names, space)
+    order = [names.index(gene) for gene in space.genes()]
     positions = repaired(rows_NP[:, order].astype(np.int64), space)
     found = np.empty_like(rows_NP)
     found[:, order] = np.where(is_active(positions, space), positions, np.nan)
     return found
 
 
-def _features(
-    names: Sequence[str], rows_NP: Array, space: SearchSpace, workload: Workload
-) -> Array:
+def _features(batch: ArchitectureBatch, workload: Workload) -> Array:
     """Closed-form counts, as features of the energy predictor, and sizes."""
-    counts, features = counted(_batch(names, rows_NP, space), workload)
+    counts, features = counted(batch, workload)
     return np.column_stack([features, np.log(counts.total("params"))])
 
 
-def _allowed(
-    names: Sequence[str],
-    rows_NP: Array,
-    config: SearchConfig,
-    workload: Workload,
-    pruning: Pruning | None,
-) -> NDArray[np.bool_]:
-    """Return which rows keep the limits on counted costs and are not pruned, ``(N,)``."""
-    space = config.space
-    batch = _batch(names, rows_NP, space)
-    allowed: NDArray[np.bool_] = np.ones(len(rows_NP), dtype=bool)
-    if config.goals.limits_counts:
-        allowed = config.goals.allows(batch, workload)
-    if pruning is not None and allowed.any():
-        positions = np.nan_to_num(rows_NP[allowed][:, _order(names, space)]).astype(np.int64)
-        allowed[allowed] = pruning.keeps(positions, batch.rows(allowed))
-    return allowed
-
-
-def _order(names: Sequence[str], space: SearchSpace) -> list[int]:
-    return [names.index(gene) for gene in space.genes()]
+def _kept(names: Sequence[str], rows_NP: Array, pruning: Pruning) -> NDArray[np.bool_]:
+    """Return which rows the gate does not prune, ``(N,)``."""
+    order = [names.index(gene) for gene in pruning.space.genes()]
+    positions = np.nan_to_num(rows_NP[:, order]).astype(np.int64)
+    return pruning.keeps(positions, _batch(names, rows_NP, pruning.space))
 
 
 def _batch(names: Sequence[str], rows_NP: Array, space: SearchSpace) -> ArchitectureBatch:
-    order = _order(names, space)
+    order = [names.index(gene) for gene in space.genes()]
     positions = np.nan_to_num(rows_NP[:, order]).astype(np.int64)
     return ArchitectureBatch.from_positions(repaired(positions, space), space)

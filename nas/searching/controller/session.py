@@ -189,7 +189,7 @@ class Session:
         """Add the calibration's new labels to the gate."""
         new = () if self._calibration is None else self._calibration.take()
         if new:
-            self._gate.add_observations(new)
+            self._gate.surrogates.add_observations(new)
             self._tell(None)
 
     def prune(self, proposal: Proposal) -> Candidate | None:

@@ -72,7 +72,7 @@ class Pruning:
 
     def __init__(self, space: SearchSpace, *, seed: int) -> None:
         """Keep every candidate until ``judge`` is set."""
-        self._space = space
+        self.space = space
         self._rng = np.random.default_rng([seed, 11])
         self._verdicts: dict[bytes, int] = {}
         self._n = [0, 0, 0]
@@ -108,7 +108,7 @@ class Pruning:
 
     def count(self, architecture: Architecture, verdict: Verdict) -> None:
         """Count the verdict on one proposal."""
-        row = self._canonical(to_vector(architecture, self._space)[None])[0]
+        row = self._canonical(to_vector(architecture, self.space)[None])[0]
         self._count(row.tobytes(), int(verdict))
 
     def draw(self, exclude: Container[str]) -> Architecture | None:
@@ -116,15 +116,15 @@ class Pruning:
         pruned = [key for key, verdict in self._verdicts.items() if verdict != Verdict.KEPT]
         for index in self._rng.permutation(len(pruned)):
             positions = np.frombuffer(pruned[int(index)], dtype=np.int32).astype(np.int64)
-            architecture = from_vector(positions, self._space)
+            architecture = from_vector(positions, self.space)
             if architecture.hash not in exclude:
                 return architecture
         return None
 
     def _canonical(self, positions_NG: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return equal rows for equal architectures."""
-        positions = repaired(positions_NG, self._space)
-        return np.where(is_active(positions, self._space), positions, 0).astype(np.int32)
+        positions = repaired(positions_NG, self.space)
+        return np.where(is_active(positions, self.space), positions, 0).astype(np.int32)
 
     def _count(self, key: bytes, verdict: int) -> None:
         before = self._verdicts.get(key)

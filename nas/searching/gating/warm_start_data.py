@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from predictors.energy.models import CostPredictor, Observation
 from predictors.energy.update import updated
@@ -45,10 +45,6 @@ class WarmStartData:
     def n_both(self) -> int:
         """Number of trials that both joules and qualities can be predicted from."""
         return min(self.n_energy, len(self.qualities))
-
-    def with_observations(self, observations: Sequence[Observation]) -> WarmStartData:
-        """Return the same data with these further labels of the search's conditions."""
-        return replace(self, observations=(*self.observations, *observations))
 
     def predictor(self, own: Sequence[Observation], *, seed: int) -> CostPredictor:
         """The predictor of joules after the search has measured ``own``."""

@@ -8,6 +8,7 @@ from nas.records.config import GateConfig
 from nas.records.rungs import RungPoint
 from nas.searching.gating.gate import Gate
 from nas.searching.gating.learning_curves import LEAST_CURVES, extrapolate
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.space.sampling import sample
 
@@ -77,11 +78,11 @@ def test_the_gate_learns_qualities_of_stopped_trials():
     stopped = [make(50 + i, 0.9, rng, stopped=True)[0] for i in range(12)]
     gates = []
     for records in (complete, [*complete, *stopped]):
-        gate = Gate(WORKLOAD, GateConfig(), seed=0)
+        gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig())
         gate.refit(records)
         gates.append(gate)
     batch = ArchitectureBatch.of([r.architecture for r in stopped])
-    plain, told = (g._quality.predict(batch, 0.9) for g in gates)
+    plain, told = (g._surrogates.quality(batch, 0.9) for g in gates)
     # It has seen what they are like.
     assert told.in_range.all() and not plain.in_range.all()
     assert gates[0].front_numbers == gates[1].front_numbers

@@ -8,6 +8,7 @@ from nas.pareto.uncertainty import exact_front_probabilities
 from nas.records.config import GateConfig
 from nas.records.goals import Goals
 from nas.searching.gating.gate import CandidatePool, Gate, audit_summary
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.searching.gating.warm_start_data import WarmStartData
 from search_spaces.space.sampling import sample
 
@@ -34,7 +35,7 @@ def trials(n):
 
 def test_what_it_suggests_is_new_and_likelier_than_most():
     pool = CandidatePool.sample(SPACE, 0, 200)
-    gate = Gate(WORKLOAD, GateConfig(), seed=0, pool=pool)
+    gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig(), pool=pool)
     assert gate.suggest(set()) is None, "nothing is known yet"
     gate.refit(trials(40))
     first = gate.suggest(set())
@@ -50,7 +51,7 @@ def test_a_pool_only_ever_lower_a_chance():
     fresh = [r.architecture for r in trials(120)[40:]]
     chances = []
     for pool in (None, CandidatePool.sample(SPACE, 0, 500)):
-        gate = Gate(WORKLOAD, GateConfig(), seed=0, pool=pool)
+        gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig(), pool=pool)
         gate.refit(trials(40))
         chances.append(gate.front_probabilities(fresh))
     alone, beside = chances
@@ -62,7 +63,7 @@ FRESH = [r.architecture for r in trials(120)[40:]]
 
 
 def gate_of(n, *, goals=None, seed=0, **config):
-    gate = Gate(WORKLOAD, GateConfig(**config), goals=goals, seed=seed)
+    gate = Gate(ArchitectureSurrogates(WORKLOAD, goals=goals, seed=seed), GateConfig(**config))
     gate.refit(trials(n))
     return gate
 
@@ -94,19 +95,19 @@ def test_it_decides_from_its_last_startup_trial_on(n, decides):
 def test_fitting_takes_at_most_its_share_of_the_time(monkeypatch, fit_share, n_fits):
     """Each trial takes a second and each fit of the models as long."""
     now_s, fits = [0.0], []
-    monkeypatch.setattr("nas.searching.gating.gate.time.perf_counter", lambda: now_s[0])
-    gate = Gate(WORKLOAD, GateConfig(), seed=0, fit_share=fit_share)
+    monkeypatch.setattr("nas.searching.gating.surrogates.time.perf_counter", lambda: now_s[0])
+    surrogates = ArchitectureSurrogates(WORKLOAD, seed=0, fit_share=fit_share)
 
-    def fit(complete, _):
-        gate._n_fitted = 0
-        fits.append(len(complete))
+    def fit(trials):
+        surrogates._n_fitted = 0
+        fits.append(len(trials))
         now_s[0] += 1.0
 
-    monkeypatch.setattr(gate, "_fit_models", fit)
+    monkeypatch.setattr(surrogates, "_fit_models", fit)
     records = trials(30)
     for n, record in enumerate(records, start=1):
         now_s[0] += 1.0
-        gate.add(record, lambda n=n: records[:n])
+        surrogates.add(record, lambda n=n: records[:n])
     assert len(fits) == n_fits and fits[0] == 1
 
 
@@ -127,10 +128,10 @@ def test_a_member_of_the_front_that_costs_the_same_may_dominate():
 def test_members_of_the_pool_count_one_deviation_worse_than_predicted():
     """Or the front of many predictions would be one of lucky ones."""
     pool = CandidatePool.sample(SPACE, 0, 100)
-    gate = Gate(WORKLOAD, GateConfig(), seed=0, pool=pool)
+    gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig(), pool=pool)
     gate.refit(trials(40))
-    quality = gate._quality.predict(pool.batch, 0.683)
-    energy_j = gate._energy.predict(pool.batch, WORKLOAD, 0.683)
+    predicted = gate._surrogates.predict(pool.batch, 0.683)
+    quality, energy_j = predicted.quality, predicted.energy_j
     points = gate._predicted_points
     assert len(points) > 10
     assert np.isin(points[:, 0], quality.low).all() and np.isin(points[:, 1], energy_j.high).all()
@@ -139,5 +140,6 @@ def test_members_of_the_pool_count_one_deviation_worse_than_predicted():
 @pytest.mark.parametrize(("goals", "n_points"), [(Goals(), 1), (Goals(max_params=1e5), 0)])
 def test_points_of_prior_trials_are_left_out_where_they_may_break_a_limit(goals, n_points):
     prior = WarmStartData(points=((0.9, 1e-6),))
-    gate = Gate(WORKLOAD, GateConfig(), goals=goals, seed=0, warm_start=prior)
+    surrogates = ArchitectureSurrogates(WORKLOAD, goals=goals, seed=0, warm_start=prior)
+    gate = Gate(surrogates, GateConfig())
     assert len(gate._predicted_points) == n_points

@@ -12,6 +12,7 @@ from nas.records.config import GateConfig, SearchConfig
 from nas.records.goals import Goals
 from nas.records.rungs import HalvingConfig
 from nas.searching.gating.gate import Gate
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.searching.study import run_search
 from nas.store import new_run
 from nas.store.optuna_trials import record_of
@@ -132,7 +133,7 @@ def test_the_gate_spares_what_only_a_further_objective_speaks_for():
     fresh = [sample(SPACE, rng) for _ in range(60)]
     chances = []
     for goals in (Goals(), Goals(("latency",)), Goals(("params",))):
-        gate = Gate(WORKLOAD, GateConfig(), goals=goals, seed=0)
+        gate = Gate(ArchitectureSurrogates(WORKLOAD, goals=goals, seed=0), GateConfig())
         gate.refit(records)
         chances.append(gate.front_probabilities(fresh))
     plain, with_latency, with_params = chances

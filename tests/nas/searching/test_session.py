@@ -20,6 +20,7 @@ from nas.pareto.hypervolume import hypervolume
 from nas.records.config import SAMPLERS, GateConfig, SearchConfig
 from nas.records.trial import Trial
 from nas.searching.gating.gate import Gate, audit_summary
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.store.storage import StorageError, StudyStore
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.space import SearchSpace
@@ -218,7 +219,7 @@ def test_listeners_hear_of_every_change(tmp_path):
 
 def test_the_gate_learns_joules():
     rng = np.random.default_rng(1)
-    gate = Gate(WORKLOAD, GateConfig(), seed=0)
+    gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig())
     gate.refit([finished(make_trial(n, "running", sample(SPACE, rng))) for n in range(40)])
     errors = []
     for _ in range(40):

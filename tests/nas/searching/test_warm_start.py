@@ -25,6 +25,7 @@ from nas.records.goals import Goals
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
+from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.searching.gating.warm_start import collect_warm_start, load_warm_start
 from nas.store import new_run, run_file
 from nas.training.config import DistillConfig
@@ -270,7 +271,8 @@ def test_the_gate_drops_before_the_search_has_startup_trials_of_its_own(warm):
     fresh = [sample(SPACE, rng) for _ in range(60)]
     dropped = []
     for data in (None, earlier.for_gate(SPACE, seed=0)):
-        gate = Gate(WORKLOAD, GateConfig(), seed=0, warm_start=data, pool=pool)
+        surrogates = ArchitectureSurrogates(WORKLOAD, seed=0, warm_start=data)
+        gate = Gate(surrogates, GateConfig(), pool=pool)
         gate.refit(own)
         assert gate.front_numbers <= {0, 1}
         dropped.append(sum(gate.judge(a).reason is not None for a in fresh))
@@ -293,11 +295,11 @@ def test_members_outside_the_space_inform_the_gate_alone(warm):
 
 def test_the_sampler_learns_what_compares(warm):
     figures = collect_warm_start(warm, HERE).prior_rows(SPACE)
-    sampler = make_sampler(CONFIG, WORKLOAD, figures)
+    sampler = make_sampler(CONFIG, ArchitectureSurrogates(WORKLOAD, seed=0), figures)
     prior = sampler._prior_trials
     assert len(prior) == 30 and all(0 < v < 1e-3 for t in prior for v in t.variances)
     other = collect_warm_start(warm, replace(HERE, device="e")).prior_rows(SPACE)
-    sampler = make_sampler(CONFIG, WORKLOAD, other)
+    sampler = make_sampler(CONFIG, ArchitectureSurrogates(WORKLOAD, seed=0), other)
     assert all(np.isnan(t.values[1]) and t.values[0] > 0 for t in sampler._prior_trials)
     assert "uses no prior trials" in "".join(
         collect_warm_start(warm, HERE).notes(replace(warm, sampler="tpe"))
@@ -325,13 +327,10 @@ def test_a_predictor_tells_joules_before_anything_is_measured(predictor):
     earlier = collect_warm_start(config, HERE)
     data = earlier.for_gate(SPACE, seed=0)
     assert data.is_same and data.n_energy == 60 and data.n_both == 0
-    gate = Gate(
-        WORKLOAD,
-        GateConfig(audit_share=0),
-        goals=Goals(max_joules=1e-5),
-        seed=0,
-        warm_start=data,
+    surrogates = ArchitectureSurrogates(
+        WORKLOAD, goals=Goals(max_joules=1e-5), seed=0, warm_start=data
     )
+    gate = Gate(surrogates, GateConfig(audit_share=0))
     rng = np.random.default_rng(9)
     models = [sample(SPACE, rng) for _ in range(20)]
     verdicts = [gate.judge(m) for m in models]

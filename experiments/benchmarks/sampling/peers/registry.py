@@ -17,9 +17,16 @@ from experiments.benchmarks.sampling.problems.problem import Problem
 from experiments.benchmarks.sampling.problems.space import Config
 from experiments.results.sheet import ROOT
 
-OURS = "ours"
+OURS, SEARCH = "ours", "search"
 _PACKAGE = "experiments.benchmarks.sampling.peers."
 _OURS_SOURCES = ("nas/samplers/*.py", "nas/pareto/dominance.py", "nas/pareto/hypervolume.py")
+# What a search's sampler depends on besides.
+_SEARCH_SOURCES = (
+    "nas/searching/gating/*.py",
+    "nas/searching/controller/sampler_by_name.py",
+    "nas/searching/controller/loss_models.py",
+    "predictors/energy/*.py",
+)
 
 
 class Searcher(Protocol):
@@ -38,7 +45,7 @@ class Searcher(Protocol):
 class Peer:
     """A sampler: made by ``function`` of ``module`` for a problem and a seed.
 
-    ``is_dear`` ones are run when they are named only.
+    ``is_dear`` ones are run when they are named only: they are slow, or need architectures.
     """
 
     name: str
@@ -59,9 +66,9 @@ class Peer:
         Raises:
             ValueError: the package is not installed.
         """
-        if self.name == OURS:
+        if self.name in (OURS, SEARCH):
             digest = hashlib.sha256()
-            for pattern in _OURS_SOURCES:
+            for pattern in (*_OURS_SOURCES, *_SEARCH_SOURCES * (self.name == SEARCH)):
                 for path in sorted(ROOT.glob(pattern)):
                     digest.update(without_words(path.read_text()).encode())
             return digest.hexdigest()[:12]
@@ -85,6 +92,14 @@ def without_words(source: str) -> str:
 
 _ALL = (
     Peer(OURS, "EhviSampler, defaults", "optuna_peers", "ours", "joulenas"),
+    Peer(
+        SEARCH,
+        "EhviSampler as a search makes it, on architectures",
+        "search_peer",
+        "search",
+        "joulenas",
+        is_dear=True,
+    ),
     Peer("random", "Optuna RandomSampler", "optuna_peers", "random", "optuna"),
     Peer("nsga2", "Optuna NSGAIISampler (population 50)", "optuna_peers", "nsga2", "optuna"),
     Peer("nsga3", "Optuna NSGAIIISampler (population 50)", "optuna_peers", "nsga3", "optuna"),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.benchmarks.sampling.problems.architectures import Architectures
 from experiments.benchmarks.sampling.problems.space import Config, Parameter
 from nas.pareto.hypervolume import hypervolume
 
@@ -22,7 +23,7 @@ class Problem:
     ``truth`` gives noise-free losses ``(N, 2)``; samplers see the first with Gaussian noise of
     ``noise_sd``, and are judged by the truth of all that they evaluated. ``best`` finds the
     largest known hypervolume, which may take a while. ``milestone`` is a share of it that others
-    have reported.
+    have reported. ``architectures`` are those of its configurations, where they have any.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Problem:
     best: Callable[[], float]
     noise_sd: float = 0.0
     milestone: float | None = None
+    architectures: Architectures | None = None
 
     def volume(self, losses_N2: Array) -> float:
         """Hypervolume from the problem's reference point."""

@@ -6,9 +6,11 @@ what is not active is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 Config = dict[str, Any]
 
@@ -61,3 +63,11 @@ def walk(parameters: tuple[Parameter, ...], ask: Callable[[Parameter], Any]) -> 
         if parameter.is_active(config):
             config[parameter.name] = ask(parameter)
     return config
+
+
+def columns_of(parameters: Sequence[Parameter], configs: Sequence[Config]) -> dict[str, Any]:
+    """Configurations as columns; what is not active has any value."""
+    return {
+        p.name: np.array([c.get(p.name, p.values[0] if p.values else p.low) for c in configs])
+        for p in parameters
+    }

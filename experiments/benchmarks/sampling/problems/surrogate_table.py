@@ -26,8 +26,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from experiments.benchmarks.sampling.problems.evolve import best_front
 from experiments.benchmarks.sampling.problems.problem import Array, Problem
-from experiments.benchmarks.sampling.problems.space import Parameter
-from experiments.benchmarks.sampling.problems.synthetic import columns_of
+from experiments.benchmarks.sampling.problems.space import Parameter, columns_of
 
 _TREES, _FOLDS, _SEED = 100, 5, 0
 # Fewer leave folds of less than ten, whose figures say nothing.

@@ -8,18 +8,23 @@ categories; the front is concave and in pieces, and the first loss is noisy.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from experiments.benchmarks.sampling.problems.architectures import Architectures, stack
 from experiments.benchmarks.sampling.problems.evolve import best_front
 from experiments.benchmarks.sampling.problems.problem import Array, Problem
-from experiments.benchmarks.sampling.problems.space import Config, Parameter, choice
+from experiments.benchmarks.sampling.problems.space import Parameter, choice, columns_of
+from search_spaces.architecture import PRECISIONS
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.workload import Workload
 
 _DEEPEST, _TOKENS, _EMBEDDED = 8, 256.0, 4000.0
 # By bits: rounding noise; FLOP/s and joules per FLOP of the arithmetic that runs.
 _ROUNDING = {4: 0.30, 8: 0.04, 16: 0.004, 32: 0.0}
+_PRECISION = {4: "int4wo", 8: "int8", 16: "bf16", 32: "fp32"}
 _FLOPS_PER_S = {4: 90e12, 8: 160e12, 16: 90e12, 32: 30e12}
 _J_PER_FLOP = {4: 0.7e-12, 8: 0.4e-12, 16: 0.7e-12, 32: 1.6e-12}
 _BYTES_PER_S, _J_PER_BYTE, _LAUNCH_S, _IDLE_W = 1.5e12, 25e-12, 3e-6, 70.0
@@ -55,16 +60,23 @@ def layers() -> Problem:
         truth=lambda configs: layer_losses(columns_of(space, configs)),
         reference=(0.5, -1.3),
         best=best,
+        architectures=Architectures(
+            Workload("layers", "text_classification", (int(_TOKENS),), 2, 1, vocab_size=4000),
+            _layer_batch,
+        ),
     )
     return problem
 
 
-def columns_of(parameters: Sequence[Parameter], configs: Sequence[Config]) -> dict[str, Any]:
-    """Configurations as columns; what is not active has any value."""
-    return {
-        p.name: np.array([c.get(p.name, p.values[0] if p.values else p.low) for c in configs])
-        for p in parameters
-    }
+def _layer_batch(columns: Mapping[str, Any]) -> ArchitectureBatch:
+    """Return the architectures of the space ``layers``; bits are of weights and products."""
+    heads, ratio, bits = (
+        np.stack([columns[f"{name}_{i}"] for i in range(_DEEPEST)], axis=1)
+        for name in ("heads", "ratio", "bits")
+    )
+    codes = np.array([PRECISIONS.index(_PRECISION[b]) for b in sorted(_PRECISION)])
+    precision = codes[np.searchsorted(sorted(_PRECISION), bits)]
+    return stack(columns["width"], columns["n_layers"], heads, ratio, precision)
 
 
 def layer_losses(columns: Mapping[str, Any]) -> Array:

@@ -1,0 +1,227 @@
+"""The surrogates of one search: joules, latency and quality of architectures.
+
+Gate, sampler, early stopping and weight sharing predict by the same fitted models. They are
+fitted to the search's complete trials, to labels from before it (``WarmStartData``) and to
+measurements of untrained architectures (``add_observations``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.records.goals import Goals
+from nas.records.trial import Trial
+from nas.searching.gating.learning_curves import extrapolate
+from nas.searching.gating.quality_surrogate import QualitySurrogate
+from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
+from predictors.energy.models import CostPredictor, Observation
+from predictors.energy.regressor import Predictions
+from search_spaces.space.batch import ArchitectureBatch
+from search_spaces.workload import Workload
+
+Array = NDArray[np.float64]
+
+# Models are fitted to this many trials at most: half of them the newest, which resemble the next
+# candidates most, the others evenly from all before.
+_MOST_FITTED = 2000
+# Largest share of a search's time that fitting takes. Trials of several seconds stay below it.
+FIT_SHARE = 0.1
+# Confidence of intervals where only the means are used.
+_ANY_CONFIDENCE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Predicted:
+    """Predictions of a batch; ``quality`` is ``None`` before its surrogate has enough labels."""
+
+    energy_j: Predictions
+    quality: Predictions | None
+
+
+class ArchitectureSurrogates:
+    """Surrogates of architectures, fitted to the trials of one search so far."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        *,
+        goals: Goals | None = None,
+        seed: int,
+        warm_start: WarmStartData | None = None,
+        fit_share: float | None = None,
+    ) -> None:
+        """Start without a trial; ``goals`` are quality and joules without a limit by default.
+
+        Fitting takes at most ``fit_share`` of the time since then, plus one fit; ``None`` is no
+        limit.
+        """
+        self.workload, self.seed = workload, seed
+        self.goals = goals or Goals()
+        self.warm_start = warm_start or WarmStartData()
+        self._observations = list(self.warm_start.observations)
+        self._complete: list[Trial] = []
+        self._energy = self.warm_start.predictor((), seed=seed)
+        self._energy_is_due = False
+        self._latency: CostPredictor | None = None
+        self._quality = QualitySurrogate(workload)
+        #: Number of fits so far: predictions change with it, and only with it.
+        self.n_fits = 0
+        self._n_fitted = 0
+        self._fit_share = fit_share
+        self._started_s = time.perf_counter()
+        self._fits_s = 0.0
+        self._fit_quality(())
+
+    @property
+    def n_complete(self) -> int:
+        """Number of complete trials."""
+        return len(self._complete)
+
+    @property
+    def n_prior_energy(self) -> int:
+        """Number of measurements of joules that are no trials of the search."""
+        added = len(self._observations) - len(self.warm_start.observations)
+        return self.warm_start.n_energy + added
+
+    @property
+    def n_prior_both(self) -> int:
+        """Number of prior trials that both joules and qualities can be predicted from."""
+        return self.warm_start.n_both
+
+    def add_observations(self, observations: Sequence[Observation]) -> None:
+        """Add joules measured under the search's conditions, of architectures of any kind.
+
+        The predictor of joules is fitted to them when it is used next.
+        """
+        self._observations += observations
+        self._energy_is_due |= bool(observations)
+
+    def refit(self, records: Sequence[Trial]) -> None:
+        """Learn from all trials; models are refitted once a tenth more are complete."""
+        self._complete = [r for r in records if r.state == "complete"]
+        if self._is_due:
+            self._fit(records)
+
+    def add(self, record: Trial, records: Callable[[], Sequence[Trial]]) -> None:
+        """Add one complete trial, as ``refit`` of ``records``, of which it is one.
+
+        ``records`` is called only when the models are fitted again.
+        """
+        self._complete.append(record)
+        if self._is_due:
+            self._fit(records())
+
+    @property
+    def _is_due(self) -> bool:
+        fitted = self._n_fitted + self.n_prior_both
+        if self.n_complete - self._n_fitted < max(1, fitted // 10):
+            return False
+        return self._may_fit
+
+    @property
+    def _may_fit(self) -> bool:
+        if self._fit_share is None:
+            return True
+        return self._fits_s <= self._fit_share * (time.perf_counter() - self._started_s)
+
+    def _fit(self, records: Sequence[Trial]) -> None:
+        started_s = time.perf_counter()
+        self._fit_models(records)
+        self.n_fits += 1
+        self._fits_s += time.perf_counter() - started_s
+
+    def _fit_models(self, records: Sequence[Trial]) -> None:
+        self._n_fitted = self.n_complete
+        complete = _recent(self._complete)
+        self._fit_energy(complete)
+        if self.goals.needs_latency:
+            self._latency = CostPredictor.fit(
+                [
+                    Observation.of_latency(r.architecture, self.workload, r.reading)
+                    for r in complete
+                    if r.reading is not None
+                ],
+                seed=self.seed,
+            )
+        self._fit_quality(
+            [QualityLabel(r.architecture, r.objectives[0], r.quality_se or 0.0) for r in complete]
+            + [
+                QualityLabel(e.record.architecture, e.quality, e.standard_error)
+                for e in extrapolate(_recent(records))
+            ]
+        )
+
+    def _fit_energy(self, complete: Sequence[Trial]) -> None:
+        self._energy_is_due = False
+        added = self._observations[len(self.warm_start.observations) :]
+        own = [
+            Observation.of_energy(r.architecture, self.workload, r.reading)
+            for r in complete
+            if r.reading is not None
+        ]
+        self._energy = self.warm_start.predictor([*added, *own], seed=self.seed)
+
+    def _fit_quality(self, own: Sequence[QualityLabel]) -> None:
+        rows = [*self.warm_start.qualities, *own]
+        self._quality.fit(
+            [row.architecture for row in rows],
+            [row.quality for row in rows],
+            [row.standard_error for row in rows],
+        )
+
+    def energy_j(self, batch: ArchitectureBatch, confidence: float) -> Predictions:
+        """Predict joules per unit of the workload, with intervals at ``confidence``."""
+        if self._energy_is_due and self._may_fit:
+            started_s = time.perf_counter()
+            self._fit_energy(_recent(self._complete))
+            self.n_fits += 1
+            self._fits_s += time.perf_counter() - started_s
+        return self._energy.predict(batch, self.workload, confidence)
+
+    @property
+    def predicts_latency(self) -> bool:
+        """Whether latency was measured; before, its intervals are infinite."""
+        return self._latency is not None
+
+    def latency_s(self, batch: ArchitectureBatch, confidence: float) -> Predictions:
+        """Predict seconds per batch, with intervals at ``confidence``."""
+        if self._latency is None:
+            zeros = np.zeros(len(batch))
+            return Predictions(zeros, zeros, zeros + np.inf, zeros.astype(bool))
+        per_unit = self._latency.predict(batch, self.workload, confidence)
+        return per_unit.scaled(self.workload.n_units)
+
+    def quality(self, batch: ArchitectureBatch, confidence: float) -> Predictions | None:
+        """Predict qualities with intervals; ``None`` before there are enough labels."""
+        return self._quality.predict(batch, confidence)
+
+    def predict(self, batch: ArchitectureBatch, confidence: float) -> Predicted:
+        """Predict joules and quality of a batch, with intervals at ``confidence``."""
+        return Predicted(self.energy_j(batch, confidence), self.quality(batch, confidence))
+
+    def energies_j(self, records: Sequence[Trial]) -> dict[int, float]:
+        """Joules per sample by trial: measured, else predicted by the models as they are now.
+
+        Predictions made when the trials started would not compare with each other.
+        """
+        energies_j = {r.number: r.reading.energy_j for r in records if r.reading is not None}
+        unmeasured = [record for record in records if record.reading is None]
+        if unmeasured:
+            batch = ArchitectureBatch.of([record.architecture for record in unmeasured])
+            predicted = self.energy_j(batch, _ANY_CONFIDENCE).mean
+            energies_j |= {r.number: float(j) for r, j in zip(unmeasured, predicted, strict=True)}
+        return energies_j
+
+
+def _recent(records: Sequence[Trial]) -> list[Trial]:
+    """The trials that models are fitted to, in their order."""
+    if len(records) <= _MOST_FITTED:
+        return list(records)
+    newest = _MOST_FITTED // 2
+    before = np.linspace(0, len(records) - newest - 1, _MOST_FITTED - newest).astype(int)
+    return [records[int(index)] for index in before] + list(records[-newest:])
