@@ -116,7 +116,7 @@ def shares(sessions: Sequence[Sequence[Label]]) -> list[dict[str, object]]:
 
 
 def spreads(sessions: Sequence[Sequence[Label]]) -> list[dict[str, object]]:
-    """Return the relative deviation between sessions of medians, and of ratios to the reference."""
+    """Return the deviation between sessions of medians, and of ratios to the reference."""
     logs: dict[str, list[float]] = defaultdict(list)
     ratios: dict[str, list[float]] = defaultdict(list)
     references = []
