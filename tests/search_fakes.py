@@ -152,7 +152,7 @@ def make_session(
         config.gate,
         goals=config.goals,
         seed=config.seed,
-        warm_start=warm_start.for_gate(config.space, seed=config.seed),
+        warm_start=warm_start.for_gate(seed=config.seed),
         pool=CandidatePool.sample(config.space, config.seed, 300),
     )
     first = warm_start.initial_candidates(config.space, config.trials)

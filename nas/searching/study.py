@@ -253,7 +253,7 @@ def _drive(
         config.gate,
         goals=config.goals,
         seed=config.seed,
-        warm_start=warm_start.for_gate(config.space, seed=config.seed),
+        warm_start=warm_start.for_gate(seed=config.seed),
         pool=CandidatePool.sample(
             config.space,
             config.seed,

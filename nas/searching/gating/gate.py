@@ -19,11 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.core.estimate import Estimate
-from nas.pareto.uncertainty import exact_front_probabilities
+from nas.pareto.uncertainty import NoisyFront, near_front, smoothed, true_deviations
 from nas.records.config import GateConfig
 from nas.records.goals import Goals
 from nas.records.trial import Trial
 from nas.searching.gating.learning_curves import extrapolate
+from nas.searching.gating.noisy_losses import label_deviations, log_losses, log_predictions
 from nas.searching.gating.quality_surrogate import QualitySurrogate
 from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
 from predictors.energy.models import CostPredictor, Observation
@@ -37,9 +38,7 @@ from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
 
-# Keeps the logarithm of an error rate finite at a quality of 1.
-_LEAST_ERROR = 1e-12
-_ONE_DEVIATION = 0.683
+_NO_LOSSES = np.empty((0, 2)), np.empty((0, 2))
 # Models are fitted to this many trials at most: half of them the newest, which resemble the next
 # candidates most, the others evenly from all before.
 _MOST_FITTED = 2000
@@ -80,6 +79,20 @@ class CandidatePool:
             positions = positions[allows(batch)]
             batch = ArchitectureBatch.from_positions(positions, space)
         return cls(batch, lambda index: from_vector(positions[index], space))
+
+
+@dataclass(frozen=True)
+class _Rivals:
+    """What candidates are judged against: log losses without the errors of labels.
+
+    ``mean`` and ``sd``, shape ``(F, 2)``, are of measured trials that are or may be on the front;
+    ``front`` contains the predicted points as well. ``noise`` are the usual deviations of labels.
+    """
+
+    mean: Array
+    sd: Array
+    noise: Array
+    front: NoisyFront
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +150,11 @@ class Gate:
         self._quality = QualitySurrogate(workload)
         self._pool = pool
         self._front: list[Trial] = []
-        self._predicted_points = np.empty((0, 2))
+        self._measured: list[Trial] = []
+        self._rivals: _Rivals | None = None
+        self._noise: Array | None = None
+        self._smoothed: dict[int, Array] = {}
+        self._pool_losses = _NO_LOSSES
         self._n_complete = 0
         self._n_fitted = 0
         self._fit_share = fit_share
@@ -155,6 +172,7 @@ class Gate:
         complete = [r for r in records if r.state == "complete"]
         self._n_complete = len(complete)
         self._front = self._goals.front(complete)
+        self._reset_rivals(complete)
         if self._is_due:
             self._fit(complete, records)
 
@@ -166,6 +184,7 @@ class Gate:
         self._n_complete += 1
         # A dominated trial stays dominated, so the front suffices.
         self._front = self._goals.front([*self._front, record])
+        self._measured, self._rivals = self._goals.feasible([*self._measured, record]), None
         if self._is_due:
             trials = records()
             self._fit([r for r in trials if r.state == "complete"], trials)
@@ -186,6 +205,7 @@ class Gate:
 
     def _fit_models(self, complete: Sequence[Trial], records: Sequence[Trial]) -> None:
         self._n_fitted = len(complete)
+        self._reset_rivals(complete)
         complete, records = _recent(complete), _recent(records)
         readings = [(r.architecture, r.reading) for r in complete if r.reading is not None]
         self._energy = self._warm_start.predictor(
@@ -212,20 +232,18 @@ class Gate:
             [row.quality for row in rows],
             [row.standard_error for row in rows],
         )
-        # Prior trials have quality and joules only: they may break a limit of this search.
-        prior = () if self._goals.narrows else self._warm_start.points
-        self._predicted_points = np.array(prior).reshape(-1, 2)
+        self._pool_losses = _NO_LOSSES
         if self._pool is None:
             return
-        # The front of many predictions is optimistic, so each is taken one deviation worse.
-        quality = self._quality.predict(self._pool.batch, _ONE_DEVIATION)
+        confidence = self._config.confidence
+        quality = self._quality.predict(self._pool.batch, confidence)
         if quality is not None:
-            energy_j = self._energy.predict(self._pool.batch, self._workload, _ONE_DEVIATION)
+            energy_j = self._energy_j(self._pool.batch)
             usable = quality.in_range & energy_j.in_range
             if self._goals.max_latency_s is not None:
                 usable &= self._latency_s(self._pool.batch).high <= self._goals.max_latency_s
-            predicted = np.column_stack([quality.low, energy_j.high])[usable]
-            self._predicted_points = np.vstack([self._predicted_points, predicted])
+            mean, sd = log_predictions(quality, energy_j, confidence)
+            self._pool_losses = mean[usable], sd[usable]
 
     def energies_j(self, records: Sequence[Trial]) -> dict[int, float]:
         """Joules per sample by trial: measured, else predicted by the models as they are now.
@@ -304,28 +322,66 @@ class Gate:
     def _front_probabilities(
         self, batch: ArchitectureBatch, quality: Predictions, energy_j: Predictions
     ) -> Array:
-        """P(Pareto) by log-normal error rates and joules; both at the configured confidence."""
-        confidence = self._config.confidence
-        error, low, high = (
-            np.maximum(1 - part, _LEAST_ERROR)
-            for part in (quality.mean, quality.high, quality.low)
-        )
-        errors = Predictions(error, low, high, quality.in_range)
-        mean_N2 = np.log(np.column_stack([errors.mean, energy_j.mean]))
-        sd_N2 = np.column_stack([errors.log_sd(confidence), energy_j.log_sd(confidence)])
-        measured = np.array([member.objectives for member in self._front])
+        """P(Pareto) of true values; both predictions are at the configured confidence."""
+        if self._rivals is None:
+            self._rivals = self._fresh_rivals()
+        rivals = self._rivals
+        mean_N2, label_sd_N2 = log_predictions(quality, energy_j, self._config.confidence)
+        sd_N2 = true_deviations(label_sd_N2, rivals.noise)
         if not self._goals.costs:
-            points = np.vstack([measured, self._predicted_points])
-            return exact_front_probabilities(_log_losses(points), mean_N2, sd_N2)
+            return rivals.front.probabilities(mean_N2, sd_N2)
         found = np.ones(len(batch))
         # Only members that are no worse in every further objective can dominate. Predicted points
         # have no costs that could be compared, and are left out.
         for index, may_dominate in enumerate(self._no_worse(batch)):
-            if may_dominate.any():
-                one = slice(index, index + 1)
-                losses = _log_losses(measured[may_dominate])
-                found[one] = exact_front_probabilities(losses, mean_N2[one], sd_N2[one])
+            one = slice(index, index + 1)
+            front = NoisyFront(rivals.mean[may_dominate], rivals.sd[may_dominate])
+            found[one] = front.probabilities(mean_N2[one], sd_N2[one])
         return found
+
+    def _reset_rivals(self, complete: Sequence[Trial]) -> None:
+        """Compare candidates with these trials, or recent ones and the front of many."""
+        by_number = {r.number: r for r in (*self._goals.feasible(_recent(complete)), *self._front)}
+        self._measured, self._rivals, self._noise = list(by_number.values()), None, None
+        self._smoothed.clear()
+
+    def _fresh_rivals(self) -> _Rivals:
+        """Return what candidates are judged against, by the models as they are now."""
+        if self._noise is None:
+            self._noise = np.median(label_deviations(self._measured), axis=0)
+        noise = self._noise
+        trials = self._front if self._goals.costs else self._measured
+        self._smooth([trial for trial in trials if trial.number not in self._smoothed])
+        rows = np.array([self._smoothed[trial.number] for trial in trials])
+        mean, sd = rows[:, 0], rows[:, 1]
+        if not self._goals.costs:
+            # Certainly dominated trials are left out until the models are fitted again.
+            is_near = near_front(mean, sd)
+            self._measured = [r for r, near in zip(trials, is_near, strict=True) if near]
+            mean, sd = mean[is_near], sd[is_near]
+        # The front of many predictions is optimistic, so each is taken one deviation worse.
+        pool_mean, pool_label_sd = self._pool_losses
+        points = pool_mean + true_deviations(pool_label_sd, noise)
+        front = NoisyFront(np.vstack([mean, points]), np.vstack([sd, np.zeros_like(points)]))
+        return _Rivals(mean, sd, noise, front)
+
+    def _smooth(self, trials: Sequence[Trial]) -> None:
+        """Compute log losses without the errors of labels, with deviations, by trial."""
+        if not trials:
+            return
+        batch = ArchitectureBatch.of([trial.architecture for trial in trials])
+        quality = self._quality.predict(batch, self._config.confidence)
+        assert quality is not None
+        predicted, label_sd = log_predictions(
+            quality, self._energy_j(batch), self._config.confidence
+        )
+        labels = log_losses(np.array([trial.objectives for trial in trials]))
+        mean, sd = smoothed(labels, label_deviations(trials), predicted, label_sd)
+        # Trials whose joules were not measured have predictions only.
+        is_label = np.array([[True, trial.reading is not None] for trial in trials])
+        mean, sd = np.where(is_label, mean, predicted), np.where(is_label, sd, label_sd)
+        for trial, row in zip(trials, np.stack([mean, sd], axis=1), strict=True):
+            self._smoothed[trial.number] = row
 
     def _no_worse(self, batch: ArchitectureBatch) -> NDArray[np.bool_]:
         """Which members of the front are no worse in further objectives than each candidate.
@@ -368,13 +424,6 @@ def _recent(records: Sequence[Trial]) -> list[Trial]:
     newest = _MOST_FITTED // 2
     before = np.linspace(0, len(records) - newest - 1, _MOST_FITTED - newest).astype(int)
     return [records[int(index)] for index in before] + list(records[-newest:])
-
-
-def _log_losses(points_N2: Array) -> Array:
-    """Logarithms of error rates and joules of rows ``(quality, joules)``."""
-    errors = np.maximum(1 - points_N2[:, 0], _LEAST_ERROR)
-    found: Array = np.log(np.column_stack([errors, points_N2[:, 1]]))
-    return found
 
 
 def audit_summary(records: Sequence[Trial], goals: Goals | None = None) -> AuditSummary:
