@@ -37,7 +37,7 @@ class GateConfig:
     is dropped before ``startup_trials`` are complete; comparable prior trials count.
     """
 
-    confidence: float = 0.9
+    confidence: float = 0.95
     audit_share: float = 0.1
     startup_trials: int = 10
 

@@ -49,7 +49,7 @@ from search_spaces.space.batch import ArchitectureBatch
 
 _MINIMISE = (False, False)
 # Members of the pool at most; a table has fewer.
-_POOL = 2000
+_POOL = 500
 # A second search evaluates at most this share of the prior trials again, from their front.
 _FIRST_SHARE = 4
 # Candidates that are judged between two updates of the gate.
@@ -107,15 +107,17 @@ def run(setting: Setting, seed: int) -> Outcome:
     gate.refit(trials)
     evaluated, dropped = list(first), []
     for start in range(n, n + judged, _ROUND):
-        passed = []
-        for index in range(start, min(start + _ROUND, n + judged)):
-            decision = gate.judge(members.architectures[index])
-            if decision.reason is not None:
-                dropped.append(index)
-            if decision.reason is None or decision.audit:
-                passed.append((index, decision.audit))
-        trials += [labels.trial(members, index, is_audit=audit) for index, audit in passed]
-        evaluated += [index for index, _ in passed]
+        positions = np.arange(start, min(start + _ROUND, n + judged))
+        # The gate drops what is below this (``Gate.judge``), and audits a share of it.
+        chances = gate.front_probabilities([members.architectures[i] for i in positions])
+        assert chances is not None
+        is_drop = chances < 1 - setting.confidence
+        is_audit = is_drop & (rng.random(len(positions)) < GateConfig().audit_share)
+        dropped += positions[is_drop].tolist()
+        passed = positions[~is_drop | is_audit].tolist()
+        audits = set(positions[is_audit].tolist())
+        trials += [labels.trial(members, index, is_audit=index in audits) for index in passed]
+        evaluated += passed
         gate.refit(trials)
     return _outcome(members.losses, evaluated, dropped, trials)
 
@@ -229,7 +231,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--hwgpt", type=Path, required=True, help="folder with oracle.py (is run)")
     parser.add_argument("--device", nargs="*", default=["h100"], help="of HW-GPT-Bench, scale s")
     parser.add_argument("--nvml", type=Path, help="readings.csv.gz, for --gpu")
-    parser.add_argument("--gpu", nargs="*", default=["v100:l", "rtx2080:m"], help="GPU:SCALE")
+    parser.add_argument("--gpu", nargs="*", default=["rtx2080:m"], help="GPU:SCALE")
     parser.add_argument("--noise", type=float, nargs="+", default=[0, 0.01, 0.03, 0.07, 0.15])
     parser.add_argument("--search", nargs="+", default=["first", "second"])
     parser.add_argument("--evaluations", type=int, default=100, help="before the gate works")
