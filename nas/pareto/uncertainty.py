@@ -24,6 +24,9 @@ _CELLS_AT_ONCE = 2_000_000
 # Least deviation of a true value from its prediction, as a share of a new label's: 0.5 to 0.7 were
 # measured after 100 labels in sessions of 20, where noise is most of a label's deviation.
 _LEAST_TRUE_SHARE = 0.5
+# Least deviation of a measurement, as the same share: a process does not see the noise between
+# processes. It costs little where labels are exact (experiments/LOG.md, 2026-11-30).
+_LEAST_NOISE_SHARE = 0.5
 
 
 def front_probabilities(
@@ -130,10 +133,12 @@ def smoothed(
 ) -> tuple[Array, Array]:
     """Return means and deviations of true values, given measurements and a surrogate.
 
-    Both are weighted by their precision; ``noise`` is the deviation of the measurements, see
-    ``true_deviations`` for ``label_sd``. A front is chosen for good labels, so without this its
-    members would be lucky ones.
+    Both are weighted by their precision; ``noise`` is the stated deviation of the measurements,
+    see ``true_deviations`` for ``label_sd``. A front is chosen for good labels, so without this
+    its members would be lucky ones. Labels may repeat worse than they state, so a share of
+    ``label_sd`` is taken as noise at least.
     """
+    noise = np.maximum(noise, _LEAST_NOISE_SHARE * label_sd)
     true_variance = true_deviations(label_sd, noise) ** 2
     weight = true_variance / (true_variance + noise**2)
     return weight * measured + (1 - weight) * predicted, np.sqrt(weight) * noise

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -104,9 +104,9 @@ def run(setting: Setting, seed: int) -> Outcome:
     )
     labels = _labels(setting, rng)
     trials = [labels.trial(members, index) for index in first]
-    gate.refit(trials)
     evaluated, dropped = list(first), []
     for start in range(n, n + judged, _ROUND):
+        gate.refit(trials)
         positions = np.arange(start, min(start + _ROUND, n + judged))
         # The gate drops what is below this (``Gate.judge``), and audits a share of it.
         chances = gate.front_probabilities([members.architectures[i] for i in positions])
@@ -118,7 +118,6 @@ def run(setting: Setting, seed: int) -> Outcome:
         audits = set(positions[is_audit].tolist())
         trials += [labels.trial(members, index, is_audit=index in audits) for index in passed]
         evaluated += passed
-        gate.refit(trials)
     return _outcome(members.losses, evaluated, dropped, trials)
 
 
@@ -186,8 +185,8 @@ def table(results: Sequence[tuple[Setting, Outcome]]) -> Table:
         outcomes = [outcome for _, outcome in pairs]
         row = {
             "problem": setting.problem.name,
-            "search": setting.search,
             "noise": setting.noise,
+            "stated": setting.states_sessions,
             "confidence": setting.confidence,
             "dropped": float(np.median([o.dropped for o in outcomes])) / setting.judged,
             "volume": float(np.mean([o.volume_lost for o in outcomes])),
@@ -199,8 +198,8 @@ def table(results: Sequence[tuple[Setting, Outcome]]) -> Table:
     rate = "{NAME_k}/{NAME_n} = {NAME:.1%} [{NAME_low:.1%}, {NAME_high:.1%}]"
     columns = {
         "problem": "{problem}",
-        "search": "{search}",
         "noise": "{noise:.0%}",
+        "stated": "{stated}",
         "confidence": "{confidence:.2f}",
         "dropped (median)": "{dropped:.1%}",
         "false drops [95%]": rate.replace("NAME", "every"),
@@ -233,36 +232,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--nvml", type=Path, help="readings.csv.gz, for --gpu")
     parser.add_argument("--gpu", nargs="*", default=["rtx2080:m"], help="GPU:SCALE")
     parser.add_argument("--noise", type=float, nargs="+", default=[0, 0.01, 0.03, 0.07, 0.15])
-    parser.add_argument("--search", nargs="+", default=["first", "second"])
+    parser.add_argument(
+        "--unstated",
+        type=float,
+        nargs="*",
+        default=[],
+        metavar="NOISE",
+        help="as --noise, but readings state the noise within their session only",
+    )
+    parser.add_argument("--search", choices=get_args(Search), default="first")
     parser.add_argument("--evaluations", type=int, default=100, help="before the gate works")
     parser.add_argument("--judged", type=int, default=300, help="fresh candidates a seed")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--confidence", type=float, nargs="+", default=[GateConfig().confidence])
-    parser.add_argument(
-        "--within-only",
-        action="store_true",
-        help="readings state the noise within their session only",
-    )
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
-    sheet = Sheet(parser, arguments, "gate-quality")
+    sheet = Sheet(parser, arguments, f"gate-quality-{arguments.search}")
     try:
         problems = _problems(arguments)
         settings = [
             Setting(
                 problem,
-                search,
+                arguments.search,
                 noise,
                 confidence,
                 arguments.evaluations,
                 arguments.judged,
-                not arguments.within_only,
+                states_sessions,
             )
             for problem in problems
-            for search in arguments.search
             for confidence in arguments.confidence
-            for noise in arguments.noise
+            for states_sessions in (True, False)
+            for noise in (arguments.noise if states_sessions else arguments.unstated)
         ]
         first = arguments.first_seed
         seeds = range(first, first + arguments.seeds)

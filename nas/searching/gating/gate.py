@@ -2,8 +2,8 @@
 
 Quality and joules of a candidate are predicted with intervals. The candidate is dropped if
 P(Pareto) is below ``1 - confidence``, or if even its optimistic joules or latency break a limit.
-The front consists of measured trials and of predicted points: unevaluated members of the space
-(``CandidatePool``) at pessimistic predictions, and the warm start's trials. A search that may
+The front consists of measured trials, without their labels' noise, and of predicted points:
+unevaluated members of the space (``CandidatePool``) at pessimistic predictions. A search that may
 still evaluate those should not train what they dominate. An audit evaluates a stated share of the
 dropped candidates all the same; ``audit_summary`` estimates the false-drop rate from it.
 """

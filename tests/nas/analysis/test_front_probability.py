@@ -135,8 +135,16 @@ def test_a_label_is_smoothed_by_precision():
     mean, sd = smoothed(one * 10, one * 4, one * 0, one * 5)
     assert mean[0, 0] == pytest.approx(10 * 9 / 25)
     assert sd[0, 0] == pytest.approx(3 * 4 / 5)
-    exact, none = smoothed(one * 10, one * 0, one * 0, one * 5)
-    assert (exact[0, 0], none[0, 0]) == (10, 0)
+
+
+def test_a_measurement_is_never_taken_as_exact_where_the_surrogate_is_not():
+    """A quarter of the variance of labels may be noise that they do not state."""
+    one = np.ones((1, 1))
+    mean, sd = smoothed(one * 10, one * 0, one * 0, one * 5)
+    assert mean[0, 0] == pytest.approx(7.5)
+    assert sd[0, 0] == pytest.approx(np.sqrt(0.75) * 2.5)
+    mean, sd = smoothed(one * 10, one * 0, one * 0, one * 0.001)
+    assert abs(mean[0, 0] - 10) < 2.6 and sd[0, 0] < 0.001
 
 
 def test_a_true_value_is_never_as_certain_as_a_difference_of_variances_may_say():
