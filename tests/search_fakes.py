@@ -150,7 +150,7 @@ def make_session(
         WORKLOAD,
         goals=config.goals,
         seed=config.seed,
-        warm_start=warm_start.for_gate(config.space, seed=config.seed),
+        warm_start=warm_start.for_gate(seed=config.seed),
     )
     pruning = Pruning(config.space, seed=config.seed)
     sampler = make_sampler(config, surrogates, warm_start.prior_rows(config.space), pruning)

@@ -49,8 +49,10 @@ MUTANTS = [
     (DOMINANCE, "mask[order] = second < best_before", "mask[order] = second <= best_before", MASK),
     (DOMINANCE, " & (second == group_best)", "", MASK),
     (DOMINANCE, "dtype=bool), -array, array)", "dtype=bool), array, -array)", MASK),
-    (UNCERTAINTY, "ndtr((first - mean_N2[:, :1])", "ndtr((mean_N2[:, :1] - first)", CHANCE),
+    (UNCERTAINTY, "self._mean - mean_N2[:, None]", "mean_N2[:, None] - self._mean", CHANCE),
     (UNCERTAINTY, "below[:, 0] + (share", "(share", CHANCE),
+    (UNCERTAINTY, "self._variance + sd_N2", "sd_N2", OF_FRONT),
+    (UNCERTAINTY, "np.sqrt(weight) * noise", "weight * noise", OF_FRONT),
     (UNCERTAINTY, "_FAR = 5.0", "_FAR = 0.5", OF_FRONT),
     (UNCERTAINTY, "losses[rows] + noise * spread[rows]", "losses[rows] + noise", OF_FRONT),
     (
@@ -85,15 +87,9 @@ MUTANTS = [
     ),
     (
         GATE,
-        "[quality.low, energy_j.high]",
-        "[quality.mean, energy_j.mean]",
+        "pool_mean + true_deviations(pool_label_sd, noise)",
+        "pool_mean",
         f"{OF_GATE}::test_members_of_the_pool_count_one_deviation_worse_than_predicted",
-    ),
-    (
-        GATE,
-        "() if self._goals.narrows else self._warm_start.points",
-        "self._warm_start.points",
-        f"{OF_GATE}::test_points_of_prior_trials_are_left_out_where_they_may_break_a_limit",
     ),
     (
         GATE,

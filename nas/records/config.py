@@ -38,7 +38,7 @@ class GateConfig:
     ``startup_trials`` are complete; comparable prior trials count.
     """
 
-    confidence: float = 0.9
+    confidence: float = 0.95
     audit_share: float = 0.1
     startup_trials: int = 10
 

@@ -147,12 +147,16 @@ class Goals:
             for cost, limit in limits
         )
 
-    def front(self, records: Sequence[Trial]) -> list[Trial]:
-        """Return the non-dominated trials among the complete ones within all limits.
+    def feasible(self, records: Sequence[Trial]) -> list[Trial]:
+        """Return the complete trials within all limits.
 
         Trials with inherited weights are included only if no other trial is complete.
         """
-        feasible = [r for r in judged(records) if self.meets_limits(r)]
+        return [r for r in judged(records) if self.meets_limits(r)]
+
+    def front(self, records: Sequence[Trial]) -> list[Trial]:
+        """Return the non-dominated of the ``feasible`` trials."""
+        feasible = self.feasible(records)
         mask = non_dominated_mask([self.values(r) for r in feasible], self.maximize)
         return [r for r, on_front in zip(feasible, mask, strict=True) if on_front]
 

@@ -209,7 +209,7 @@ def _run_search(
             workload,
             goals=config.goals,
             seed=config.seed,
-            warm_start=warm_start.for_gate(config.space, seed=config.seed),
+            warm_start=warm_start.for_gate(seed=config.seed),
             fit_share=FIT_SHARE,
         )
         sampler = make_sampler(config, surrogates, warm_start.prior_rows(config.space), pruning)

@@ -1,12 +1,16 @@
-"""How much the gate drops, and how often wrongly, on HW-GPT-Bench.
+"""How much the gate drops, and how often wrongly, with noisy labels.
 
-``python -m experiments.benchmarks.sampling.gate_quality --hwgpt FOLDER``
+``python -m experiments.benchmarks.sampling.gate_quality --hwgpt FOLDER --nvml FILE``
 
-Perplexity and energy are predictions of the benchmark's surrogates. After ``--evaluations``
-ungated uniform samples, uniform samples pass through the gate one by one; what it lets pass, and
-the audited share of what it would drop, is evaluated and learned from. A drop is false when the
-candidate would be on the front of all that was evaluated by the end. The audit evaluates only its
-share of the drops; the benchmark has figures of all.
+A first search evaluates ``--evaluations`` uniform samples without the gate. Then uniform samples
+pass through the gate, a hundred between its updates; what it lets pass, and the audited share of
+what it would drop, is evaluated and learned from. A second search starts from as many trials of a
+prior one, whose joules share a session effect of their own. It evaluates members of its front
+first, and has no samples without the gate.
+
+The gate sees noisy labels only. Its errors are of true values: a drop is false if nothing that was
+evaluated by the end dominates the candidate, and a member of the front of all proposals is lost
+if it was not evaluated. The audit is what a search itself sees.
 """
 
 from __future__ import annotations
@@ -14,213 +18,271 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
 import numpy as np
 
+from experiments.benchmarks.sampling.gate_problems import (
+    Array,
+    HwGpt,
+    Labels,
+    Members,
+    Nvml,
+    Problem,
+)
+from experiments.benchmarks.tables.gpt_readings import read_gpt_readings
 from experiments.benchmarks.tables.hwgpt import load_oracle
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
-from nas.core.estimate import Estimate, Score
+from nas.core.estimate import Estimate
 from nas.pareto.dominance import non_dominated_mask
-from nas.records.candidate import Candidate, Measurement
-from nas.records.candidate import Outcome as TrialOutcome
+from nas.pareto.hypervolume import hypervolume, reference_point
 from nas.records.config import GateConfig
-from nas.records.trial import Trial
+from nas.records.goals import Goals
 from nas.searching.gating.gate import CandidatePool, Gate, audit_summary
 from nas.searching.gating.surrogates import ArchitectureSurrogates
-from predictors.meters.base import EnergyReading
-from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
+from predictors.energy.models import Observation
 from search_spaces.space.batch import ArchitectureBatch
-from search_spaces.workload import Workload
 
-WORKLOAD = Workload("hwgpt", "language_modelling", (1024,), 50_257, 1, vocab_size=50_257)
-# The record's accuracy lies in [0, 1]: perplexity over this, from above, is its error.
-_PERPLEXITY_SCALE = 1000.0
-_RELATIVE_SD = 0.01
-_RIVALS = 2000
+_MINIMISE = (False, False)
+# Members of the pool at most; a table has fewer.
+_POOL = 500
+# A second search evaluates at most this share of the prior trials again, from their front.
+_FIRST_SHARE = 4
+# Candidates that are judged between two updates of the gate.
+_ROUND = 100
+# Labels of a prior search are of one session.
+_ONE_SESSION = 10**9
+
+Search = Literal["first", "second"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is run: ``noise`` is the relative deviation of joules between sessions."""
+
+    problem: Problem
+    search: Search
+    noise: float
+    confidence: float
+    evaluations: int
+    judged: int
+    states_sessions: bool = True
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One seed: ``judged`` candidates after ``evaluations`` ungated ones."""
+    """One seed of a setting; true errors and those that the audit sees."""
 
-    seed: int
-    evaluations: int
-    confidence: float
-    judged: int
     dropped: int
     false_drops: int
     audited: int
     audited_false: int
+    front: int
+    lost: int
+    volume_lost: float
 
 
-def to_architecture(model: tuple[int, int, list[int], list[int], bool]) -> Architecture:
-    """A model of HW-GPT-Bench as ours; its biases have no counterpart and change no count."""
-    width, _, ratios, heads, _ = model
-    layers = tuple(
-        LayerSpec(AttentionSpec(h, h, width // h), FfnSpec(ratio * width))
-        for ratio, h in zip(ratios, heads, strict=True)
-    )
-    return Architecture(width, layers)
-
-
-def evaluate(module: Any, oracle: Any, models: Sequence[Any], device: str) -> list[Trial]:
-    """Complete trials with the surrogates' values."""
-    perplexity = oracle.perplexity(models)
-    energy = oracle.hw_metric(models, device=device, metric="energies")
-    return [
-        Trial(
-            Candidate(index, to_architecture(model)),
-            TrialOutcome(
-                "complete",
-                quality=Score(1 - float(perplexity[index]) / _PERPLEXITY_SCALE, 0.0),
-                measurement=Measurement(_reading(float(energy[index]))),
-            ),
-        )
-        for index, model in enumerate(models)
-    ]
-
-
-def _reading(energy_j: float) -> EnergyReading:
-    half = 1.96 * _RELATIVE_SD * energy_j
-    return EnergyReading(
-        energy_j=energy_j,
-        low_j=energy_j - half,
-        high_j=energy_j + half,
-        n_repeats=6,
-        converged=True,
-        meter="replay",
-        source="hwgpt-surrogate",
-        is_estimate=True,
-        device="hwgpt",
-        workload=WORKLOAD.key,
-        batch_size=1,
-        latency_s=1.0,
-        power_w=energy_j,
-        duration_s=1.0,
-        protocol_hash="hwgpt",
-    )
-
-
-def run(
-    module: Any,
-    *,
-    scale: str,
-    device: str,
-    evaluations: int,
-    judged: int,
-    confidence: float,
-    seed: int,
-) -> Outcome:
-    """One seed: evaluate, then judge one by one."""
-    oracle, rng = module.Oracle(scale), np.random.default_rng(seed)
-    models = [module.sample(rng, scale) for _ in range(evaluations + judged)]
-    records = evaluate(module, oracle, models, device)
-    rivals = [to_architecture(module.sample(rng, scale)) for _ in range(_RIVALS)]
+def run(setting: Setting, seed: int) -> Outcome:
+    """One seed: evaluate, then judge."""
+    rng = np.random.default_rng(seed)
+    n, judged = setting.evaluations, setting.judged
+    members = setting.problem.draw(n + judged + _POOL, rng)
+    first, warm_start = list(range(n)), None
+    if setting.search == "second":
+        first, warm_start = _prior(setting, members.rows(slice(n)), rng)
+    pool = members.rows(slice(n + judged, None)).architectures
     gate = Gate(
-        ArchitectureSurrogates(WORKLOAD, seed=seed),
-        GateConfig(confidence=confidence),
-        pool=CandidatePool(ArchitectureBatch.of(rivals), rivals.__getitem__),
+        ArchitectureSurrogates(setting.problem.workload, seed=seed, warm_start=warm_start),
+        GateConfig(confidence=setting.confidence),
+        pool=CandidatePool(ArchitectureBatch.of(pool), pool.__getitem__),
     )
-    evaluated, dropped = records[:evaluations], []
-    for record in records[evaluations:]:
-        gate.refit(evaluated)
-        verdict = gate.judge(record.architecture)
-        if verdict.reason is not None:
-            dropped.append(record)
-        if verdict.reason is None or verdict.audit:
-            candidate = replace(record.candidate, is_audit=verdict.audit)
-            evaluated.append(replace(record, candidate=candidate))
-    points = np.array([record.objectives for record in evaluated])
-    front = points[non_dominated_mask(points, (True, False))]
-    summary = audit_summary(evaluated)
+    labels = _labels(setting, rng)
+    trials = [labels.trial(members, index) for index in first]
+    evaluated, dropped = list(first), []
+    for start in range(n, n + judged, _ROUND):
+        gate.refit(trials)
+        positions = np.arange(start, min(start + _ROUND, n + judged))
+        # The gate drops what is below this (``Gate.judge``), and audits a share of it.
+        chances = gate.front_probabilities([members.architectures[i] for i in positions])
+        assert chances is not None
+        is_drop = chances < 1 - setting.confidence
+        is_audit = is_drop & (rng.random(len(positions)) < GateConfig().audit_share)
+        dropped += positions[is_drop].tolist()
+        passed = positions[~is_drop | is_audit].tolist()
+        audits = set(positions[is_audit].tolist())
+        trials += [labels.trial(members, index, is_audit=index in audits) for index in passed]
+        evaluated += passed
+    return _outcome(members.losses, evaluated, dropped, trials)
+
+
+def _labels(setting: Setting, rng: np.random.Generator, **more: int) -> Labels:
+    return Labels(
+        setting.problem.workload,
+        setting.noise,
+        rng,
+        states_sessions=setting.states_sessions,
+        **more,
+    )
+
+
+def _prior(
+    setting: Setting, members: Members, rng: np.random.Generator
+) -> tuple[list[int], WarmStartData]:
+    """Members to evaluate first, and what is known of a prior search of ``members``."""
+    labels = _labels(setting, rng, labels_a_session=_ONE_SESSION)
+    trials = [labels.trial(members, index) for index in range(len(members.architectures))]
+    front = sorted(Goals().front(trials), key=lambda trial: trial.objectives[1])
+    most = max(1, len(trials) // _FIRST_SHARE)
+    chosen = np.unique(np.linspace(0, len(front) - 1, min(most, len(front))).round())
+    readings = [(trial, trial.reading) for trial in trials if trial.reading is not None]
+    workload = setting.problem.workload
+    data = WarmStartData(
+        tuple(Observation.of_energy(t.architecture, workload, r) for t, r in readings),
+        tuple(QualityLabel(t.architecture, t.objectives[0], t.quality_se or 0.0) for t in trials),
+    )
+    return [front[int(i)].number for i in chosen], data
+
+
+def _outcome(
+    losses: Array, evaluated: Sequence[int], dropped: Sequence[int], trials: Sequence
+) -> Outcome:
+    """Errors of true values, whose ``losses`` are those of all members."""
+    points = losses[list(evaluated)]
+    front = points[non_dominated_mask(points, _MINIMISE)]
+    proposed = sorted({*evaluated, *dropped})
+    every = losses[proposed]
+    on_front = non_dominated_mask(every, _MINIMISE)
+    is_evaluated = np.isin(proposed, list(evaluated))
+    reference = reference_point(every)
+    volume = hypervolume(every, reference, _MINIMISE)
+    summary = audit_summary(trials)
     return Outcome(
-        seed=seed,
-        evaluations=evaluations,
-        confidence=confidence,
-        judged=judged,
         dropped=len(dropped),
-        false_drops=sum(_would_be_on(record, front) for record in dropped),
+        false_drops=sum(not _is_dominated(losses[index], front) for index in dropped),
         audited=summary.n_audited,
         audited_false=summary.n_false,
+        front=int(on_front.sum()),
+        lost=int((on_front & ~is_evaluated).sum()),
+        volume_lost=1 - hypervolume(points, reference, _MINIMISE) / volume,
     )
 
 
-def _would_be_on(record: Trial, front: Any) -> bool:
-    accuracy, energy_j = record.objectives
-    better = (front[:, 0] >= accuracy) & (front[:, 1] <= energy_j)
-    strictly = (front[:, 0] > accuracy) | (front[:, 1] < energy_j)
-    return not bool(np.any(better & strictly))
+def _is_dominated(point: Array, front: Array) -> bool:
+    no_worse = np.all(front <= point, axis=1)
+    return bool(np.any(no_worse & np.any(front < point, axis=1)))
 
 
-def table(outcomes: Sequence[Outcome]) -> Table:
-    """A row for each confidence; intervals are of 95%."""
+def table(results: Sequence[tuple[Setting, Outcome]]) -> Table:
+    """A row for each setting; intervals are of 95%."""
     rows = []
-    for confidence in sorted({o.confidence for o in outcomes}):
-        found = [o for o in outcomes if o.confidence == confidence]
+    for setting, pairs in groupby(results, key=lambda pair: pair[0]):
+        outcomes = [outcome for _, outcome in pairs]
         row = {
-            "confidence": confidence,
-            "dropped": float(np.median([o.dropped / o.judged for o in found])),
+            "problem": setting.problem.name,
+            "noise": setting.noise,
+            "stated": setting.states_sessions,
+            "confidence": setting.confidence,
+            "dropped": float(np.median([o.dropped for o in outcomes])) / setting.judged,
+            "volume": float(np.mean([o.volume_lost for o in outcomes])),
         }
-        row |= _rate("every", sum(o.false_drops for o in found), sum(o.dropped for o in found))
-        row |= _rate("audit", sum(o.audited_false for o in found), sum(o.audited for o in found))
+        row |= _rate("every", outcomes, "false_drops", "dropped")
+        row |= _rate("audit", outcomes, "audited_false", "audited")
+        row |= _rate("front", outcomes, "lost", "front")
         rows.append(row)
-    rate = "{NAME_false}/{NAME_drops} = {NAME:.2%} [{NAME_low:.2%}, {NAME_high:.2%}]"
+    rate = "{NAME_k}/{NAME_n} = {NAME:.1%} [{NAME_low:.1%}, {NAME_high:.1%}]"
     columns = {
+        "problem": "{problem}",
+        "noise": "{noise:.0%}",
+        "stated": "{stated}",
         "confidence": "{confidence:.2f}",
         "dropped (median)": "{dropped:.1%}",
-        "false of all drops [95%]": rate.replace("NAME", "every"),
+        "false drops [95%]": rate.replace("NAME", "every"),
         "by the audit [95%]": rate.replace("NAME", "audit"),
+        "front members lost": "{front_k}/{front_n} = {front:.1%}",
+        "hypervolume lost": "{volume:.2%}",
     }
     return Table.of("drops", columns, rows)
 
 
-def _rate(name: str, false: int, drops: int) -> dict[str, float | None]:
-    found: dict[str, float | None] = {f"{name}_false": false, f"{name}_drops": drops}
-    if not drops:
+def _rate(
+    name: str, outcomes: Sequence[Outcome], part: str, whole: str
+) -> dict[str, float | None]:
+    k, n = (sum(getattr(outcome, field) for outcome in outcomes) for field in (part, whole))
+    found: dict[str, float | None] = {f"{name}_k": k, f"{name}_n": n}
+    if not n:
         return found | {name: None, f"{name}_low": None, f"{name}_high": None}
-    rate = Estimate.of_share(false, drops)
+    rate = Estimate.of_share(k, n)
     return found | {name: rate.mean, f"{name}_low": rate.low, f"{name}_high": rate.high}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.sampling.gate_quality", description=__doc__
+        prog="python -m experiments.benchmarks.sampling.gate_quality",
+        description=__doc__.splitlines()[0],
     )
     parser.add_argument("--hwgpt", type=Path, required=True, help="folder with oracle.py (is run)")
-    parser.add_argument("--scale", default="s")
-    parser.add_argument("--device", default="h100")
+    parser.add_argument("--device", nargs="*", default=["h100"], help="of HW-GPT-Bench, scale s")
+    parser.add_argument("--nvml", type=Path, help="readings.csv.gz, for --gpu")
+    parser.add_argument("--gpu", nargs="*", default=["rtx2080:m"], help="GPU:SCALE")
+    parser.add_argument("--noise", type=float, nargs="+", default=[0, 0.01, 0.03, 0.07, 0.15])
+    parser.add_argument(
+        "--unstated",
+        type=float,
+        nargs="*",
+        default=[],
+        metavar="NOISE",
+        help="as --noise, but readings state the noise within their session only",
+    )
+    parser.add_argument("--search", choices=get_args(Search), default="first")
     parser.add_argument("--evaluations", type=int, default=100, help="before the gate works")
-    parser.add_argument("--judged", type=int, default=400, help="fresh candidates a seed")
+    parser.add_argument("--judged", type=int, default=300, help="fresh candidates a seed")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--confidence", type=float, nargs="+", default=[GateConfig().confidence])
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
-    sheet = Sheet(parser, arguments, "gate-quality")
+    sheet = Sheet(parser, arguments, f"gate-quality-{arguments.search}")
     try:
-        module = load_oracle(arguments.hwgpt)
-        outcomes = [
-            run(
-                module,
-                scale=arguments.scale,
-                device=arguments.device,
-                evaluations=arguments.evaluations,
-                judged=arguments.judged,
-                confidence=confidence,
-                seed=seed,
+        problems = _problems(arguments)
+        settings = [
+            Setting(
+                problem,
+                arguments.search,
+                noise,
+                confidence,
+                arguments.evaluations,
+                arguments.judged,
+                states_sessions,
             )
+            for problem in problems
             for confidence in arguments.confidence
-            for seed in range(arguments.seeds)
+            for states_sessions in (True, False)
+            for noise in (arguments.noise if states_sessions else arguments.unstated)
         ]
+        first = arguments.first_seed
+        seeds = range(first, first + arguments.seeds)
+        results = [(setting, run(setting, seed)) for setting in settings for seed in seeds]
     except ValueError as error:
         print(f"gate_quality: {error}", file=sys.stderr)
         return 2
-    sheet.show(table(outcomes))
+    sheet.show(table(results))
     return 0
+
+
+def _problems(arguments: argparse.Namespace) -> list[Problem]:
+    module = load_oracle(arguments.hwgpt)
+    problems: list[Problem] = [HwGpt(module, device) for device in arguments.device]
+    if arguments.nvml is not None:
+        for name in arguments.gpu:
+            gpu, _, scale = name.partition(":")
+            problems.append(Nvml(module, read_gpt_readings(arguments.nvml, gpu, scale)))
+    return problems
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ..
     if record.reading is None:
         energy = record.prediction
         low_j, high_j = (0.0, 0.0) if energy is None else (energy.low, energy.high)
-        # The gate's interval is narrower than 95%, so this errs to the small side.
+        # The gate's interval is of 95% by default.
         variance = ((high_j - low_j) / 2 / 1.96) ** 2
         return record.quality_se**2, variance, *(0.0 for _ in goals.costs)
     relative = record.reading.relative_sd**2

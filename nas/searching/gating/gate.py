@@ -2,8 +2,8 @@
 
 Quality and joules of a candidate are predicted with intervals. The candidate is dropped if
 P(Pareto) is below ``1 - confidence``, or if even its optimistic joules or latency break a limit.
-The front consists of measured trials and of predicted points: unevaluated members of the space
-(``CandidatePool``) at pessimistic predictions, and the warm start's trials. A search that may
+The front consists of measured trials, without their labels' noise, and of predicted points:
+unevaluated members of the space (``CandidatePool``) at pessimistic predictions. A search that may
 still evaluate those should not train what they dominate. An audit evaluates candidates that were
 pruned (``pruning``); ``audit_summary`` estimates the false-drop rate from it.
 """
@@ -18,12 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.core.estimate import Estimate
-from nas.pareto.uncertainty import exact_front_probabilities
+from nas.pareto.uncertainty import NoisyFront, near_front, smoothed, true_deviations
 from nas.records.config import GateConfig
 from nas.records.goals import Goals
 from nas.records.trial import Trial
+from nas.searching.gating.noisy_losses import label_deviations, log_losses, log_predictions
 from nas.searching.gating.pruning import Pruning, Verdict
-from nas.searching.gating.surrogates import ArchitectureSurrogates
+from nas.searching.gating.surrogates import ArchitectureSurrogates, recent
 from predictors.energy.regressor import Predictions
 from search_spaces.architecture import Architecture
 from search_spaces.space import SearchSpace
@@ -32,10 +33,6 @@ from search_spaces.space.encoding import from_vector
 from search_spaces.space.sampling import sample_positions
 
 Array = NDArray[np.float64]
-
-# Keeps the logarithm of an error rate finite at a quality of 1.
-_LEAST_ERROR = 1e-12
-_ONE_DEVIATION = 0.683
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +68,20 @@ class CandidatePool:
             positions = positions[allows(batch)]
             batch = ArchitectureBatch.from_positions(positions, space)
         return cls(batch, lambda index: from_vector(positions[index], space))
+
+
+@dataclass(frozen=True)
+class _Rivals:
+    """What candidates are judged against: log losses without the errors of labels.
+
+    ``mean`` and ``sd``, shape ``(F, 2)``, are of measured trials that are or may be on the front;
+    ``front`` contains the predicted points as well. ``noise`` are the usual deviations of labels.
+    """
+
+    mean: Array
+    sd: Array
+    noise: Array
+    front: NoisyFront
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +133,12 @@ class Gate:
         self._config = config
         self._pool = pool
         self._front: list[Trial] = []
-        self._points = np.empty((0, 2))
-        self._points_of_fit = -1
+        self._measured: list[Trial] = []
+        self._rivals: _Rivals | None = None
+        self._noise: Array | None = None
+        self._smoothed: dict[int, Array] = {}
+        self._pool_predicted: tuple[Array, Array] | None = None
+        self._n_fits = -1
 
     @property
     def front_numbers(self) -> frozenset[int]:
@@ -134,6 +149,7 @@ class Gate:
         """Learn from all trials; models are refitted once a tenth more are complete."""
         self.surrogates.refit(records)
         self._front = self._goals.front([r for r in records if r.state == "complete"])
+        self._reset_rivals()
 
     def add(self, record: Trial, records: Callable[[], Sequence[Trial]]) -> None:
         """Add one complete trial, as ``refit`` of ``records``, of which it is one.
@@ -143,30 +159,7 @@ class Gate:
         self.surrogates.add(record, records)
         # A dominated trial stays dominated, so the front suffices.
         self._front = self._goals.front([*self._front, record])
-
-    @property
-    def _predicted_points(self) -> Array:
-        """Pairs of quality and joules, ``(P, 2)``, that unevaluated candidates are judged by."""
-        if self._points_of_fit != self.surrogates.n_fits:
-            self._points_of_fit = self.surrogates.n_fits
-            self._points = self._predict_points()
-        return self._points
-
-    def _predict_points(self) -> Array:
-        # Prior trials have quality and joules only: they may break a limit of this search.
-        prior = () if self._goals.narrows else self.surrogates.warm_start.points
-        points = np.array(prior).reshape(-1, 2)
-        if self._pool is None:
-            return points
-        # The front of many predictions is optimistic, so each is taken one deviation worse.
-        predicted = self.surrogates.predict(self._pool.batch, _ONE_DEVIATION)
-        quality, energy_j = predicted.quality, predicted.energy_j
-        if quality is None:
-            return points
-        usable = quality.in_range & energy_j.in_range
-        if self._goals.max_latency_s is not None:
-            usable &= self._latency_s(self._pool.batch).high <= self._goals.max_latency_s
-        return np.vstack([points, np.column_stack([quality.low, energy_j.high])[usable]])
+        self._measured, self._rivals = self._goals.feasible([*self._measured, record]), None
 
     def judge(self, architecture: Architecture) -> GateDecision:
         """Decide whether to train ``architecture``."""
@@ -272,28 +265,91 @@ class Gate:
     def _front_probabilities(
         self, batch: ArchitectureBatch, quality: Predictions, energy_j: Predictions
     ) -> Array:
-        """P(Pareto) by log-normal error rates and joules; both at the configured confidence."""
-        confidence = self._config.confidence
-        error, low, high = (
-            np.maximum(1 - part, _LEAST_ERROR)
-            for part in (quality.mean, quality.high, quality.low)
-        )
-        errors = Predictions(error, low, high, quality.in_range)
-        mean_N2 = np.log(np.column_stack([errors.mean, energy_j.mean]))
-        sd_N2 = np.column_stack([errors.log_sd(confidence), energy_j.log_sd(confidence)])
-        measured = np.array([member.objectives for member in self._front])
+        """P(Pareto) of true values; both predictions are at the configured confidence."""
+        rivals = self._current_rivals()
+        mean_N2, label_sd_N2 = log_predictions(quality, energy_j, self._config.confidence)
+        sd_N2 = true_deviations(label_sd_N2, rivals.noise)
         if not self._goals.costs:
-            points = np.vstack([measured, self._predicted_points])
-            return exact_front_probabilities(_log_losses(points), mean_N2, sd_N2)
+            return rivals.front.probabilities(mean_N2, sd_N2)
         found = np.ones(len(batch))
         # Only members that are no worse in every further objective can dominate. Predicted points
         # have no costs that could be compared, and are left out.
         for index, may_dominate in enumerate(self._no_worse(batch)):
-            if may_dominate.any():
-                one = slice(index, index + 1)
-                losses = _log_losses(measured[may_dominate])
-                found[one] = exact_front_probabilities(losses, mean_N2[one], sd_N2[one])
+            one = slice(index, index + 1)
+            front = NoisyFront(rivals.mean[may_dominate], rivals.sd[may_dominate])
+            found[one] = front.probabilities(mean_N2[one], sd_N2[one])
         return found
+
+    def _current_rivals(self) -> _Rivals:
+        """Return what candidates are judged against, by the models as they are now."""
+        if self._n_fits != self.surrogates.n_fits:
+            self._n_fits = self.surrogates.n_fits
+            self._reset_rivals()
+        if self._rivals is None:
+            self._rivals = self._fresh_rivals()
+        return self._rivals
+
+    def _reset_rivals(self) -> None:
+        """Compare candidates with all trials, or recent ones and the front of many."""
+        complete = recent(self.surrogates.complete)
+        by_number = {r.number: r for r in (*self._goals.feasible(complete), *self._front)}
+        self._measured, self._rivals, self._noise = list(by_number.values()), None, None
+        self._smoothed.clear()
+        self._pool_predicted = None
+
+    def _fresh_rivals(self) -> _Rivals:
+        if self._noise is None:
+            self._noise = np.median(label_deviations(self._measured), axis=0)
+        noise = self._noise
+        trials = self._front if self._goals.costs else self._measured
+        self._smooth([trial for trial in trials if trial.number not in self._smoothed])
+        rows = np.array([self._smoothed[trial.number] for trial in trials])
+        mean, sd = rows[:, 0], rows[:, 1]
+        if not self._goals.costs:
+            # Certainly dominated trials are left out until the models are fitted again.
+            is_near = near_front(mean, sd)
+            self._measured = [r for r, near in zip(trials, is_near, strict=True) if near]
+            mean, sd = mean[is_near], sd[is_near]
+        # The front of many predictions is optimistic, so each is taken one deviation worse.
+        if self._pool_predicted is None:
+            self._pool_predicted = self._pool_losses()
+        pool_mean, pool_label_sd = self._pool_predicted
+        points = pool_mean + true_deviations(pool_label_sd, noise)
+        front = NoisyFront(np.vstack([mean, points]), np.vstack([sd, np.zeros_like(points)]))
+        return _Rivals(mean, sd, noise, front)
+
+    def _smooth(self, trials: Sequence[Trial]) -> None:
+        """Compute log losses without the errors of labels, with deviations, by trial."""
+        if not trials:
+            return
+        batch = ArchitectureBatch.of([trial.architecture for trial in trials])
+        confidence = self._config.confidence
+        prediction = self.surrogates.predict(batch, confidence)
+        assert prediction.quality is not None
+        predicted, label_sd = log_predictions(prediction.quality, prediction.energy_j, confidence)
+        labels = log_losses(np.array([trial.objectives for trial in trials]))
+        mean, sd = smoothed(labels, label_deviations(trials), predicted, label_sd)
+        # Trials whose joules were not measured have predictions only.
+        is_label = np.array([[True, trial.reading is not None] for trial in trials])
+        mean, sd = np.where(is_label, mean, predicted), np.where(is_label, sd, label_sd)
+        for trial, row in zip(trials, np.stack([mean, sd], axis=1), strict=True):
+            self._smoothed[trial.number] = row
+
+    def _pool_losses(self) -> tuple[Array, Array]:
+        """Return predicted log losses of the pool's members, and their deviations, ``(P, 2)``."""
+        nothing = np.empty((0, 2)), np.empty((0, 2))
+        if self._pool is None:
+            return nothing
+        confidence = self._config.confidence
+        predicted = self.surrogates.predict(self._pool.batch, confidence)
+        quality, energy_j = predicted.quality, predicted.energy_j
+        if quality is None:
+            return nothing
+        usable = quality.in_range & energy_j.in_range
+        if self._goals.max_latency_s is not None:
+            usable &= self._latency_s(self._pool.batch).high <= self._goals.max_latency_s
+        mean, sd = log_predictions(quality, energy_j, confidence)
+        return mean[usable], sd[usable]
 
     def _no_worse(self, batch: ArchitectureBatch) -> NDArray[np.bool_]:
         """Which members of the front are no worse in further objectives than each candidate.
@@ -318,13 +374,6 @@ class Gate:
     def _latency_s(self, batch: ArchitectureBatch) -> Predictions:
         """Seconds per batch, at the configured confidence."""
         return self.surrogates.latency_s(batch, self._config.confidence)
-
-
-def _log_losses(points_N2: Array) -> Array:
-    """Logarithms of error rates and joules of rows ``(quality, joules)``."""
-    errors = np.maximum(1 - points_N2[:, 0], _LEAST_ERROR)
-    found: Array = np.log(np.column_stack([errors, points_N2[:, 1]]))
-    return found
 
 
 def audit_summary(records: Sequence[Trial], goals: Goals | None = None) -> AuditSummary:

@@ -78,6 +78,11 @@ class ArchitectureSurrogates:
         self._fit_quality(())
 
     @property
+    def complete(self) -> Sequence[Trial]:
+        """The complete trials."""
+        return self._complete
+
+    @property
     def n_complete(self) -> int:
         """Number of complete trials."""
         return len(self._complete)
@@ -137,7 +142,7 @@ class ArchitectureSurrogates:
 
     def _fit_models(self, records: Sequence[Trial]) -> None:
         self._n_fitted = self.n_complete
-        complete = _recent(self._complete)
+        complete = recent(self._complete)
         self._fit_energy(complete)
         if self.goals.needs_latency:
             self._latency = CostPredictor.fit(
@@ -152,7 +157,7 @@ class ArchitectureSurrogates:
             [QualityLabel(r.architecture, r.objectives[0], r.quality_se or 0.0) for r in complete]
             + [
                 QualityLabel(e.record.architecture, e.quality, e.standard_error)
-                for e in extrapolate(_recent(records))
+                for e in extrapolate(recent(records))
             ]
         )
 
@@ -178,7 +183,7 @@ class ArchitectureSurrogates:
         """Predict joules per unit of the workload, with intervals at ``confidence``."""
         if self._energy_is_due and self._may_fit:
             started_s = time.perf_counter()
-            self._fit_energy(_recent(self._complete))
+            self._fit_energy(recent(self._complete))
             self.n_fits += 1
             self._fits_s += time.perf_counter() - started_s
         return self._energy.predict(batch, self.workload, confidence)
@@ -218,7 +223,7 @@ class ArchitectureSurrogates:
         return energies_j
 
 
-def _recent(records: Sequence[Trial]) -> list[Trial]:
+def recent(records: Sequence[Trial]) -> list[Trial]:
     """The trials that models are fitted to, in their order."""
     if len(records) <= _MOST_FITTED:
         return list(records)

@@ -72,8 +72,8 @@ class WarmStart:
             self.conditions.source,
         )
 
-    def for_gate(self, space: SearchSpace, *, seed: int) -> WarmStartData:
-        """Prior data for the gate of a search of ``space``."""
+    def for_gate(self, *, seed: int) -> WarmStartData:
+        """Prior data for the gate of a search."""
         observations: list[Observation] = []
         others: dict[Conditions, list[Observation]] = defaultdict(list)
         qualities = []
@@ -90,14 +90,7 @@ class WarmStart:
         source = None if self.predictor is None else self.predictor.predictor
         if source is None and others:
             source = CostPredictor.fit(others[self._main_other], seed=seed)
-        points = tuple(
-            (row.quality - row.quality_se, row.reading.high_j)
-            for row in self.prior_rows(space)
-            if row.quality is not None and row.reading is not None
-        )
-        return WarmStartData(
-            tuple(observations), tuple(qualities), points, source, self.predictor_is_same
-        )
+        return WarmStartData(tuple(observations), tuple(qualities), source, self.predictor_is_same)
 
     @property
     def _main_other(self) -> Conditions:

@@ -23,15 +23,14 @@ class QualityLabel:
 class WarmStartData:
     """Labels that are comparable with the search's own, and a predictor of joules.
 
-    ``observations`` are joules measured under the search's conditions. ``points`` are pairs of
-    quality and joules of members of its space, each pessimistic by one deviation or more.
-    ``source`` is a predictor fitted before; ``is_same`` if its device, meter,
-    protocol and workload are the search's own.
+    ``observations`` are joules measured under the search's conditions. ``source`` is a predictor
+    fitted before; ``is_same`` if its device, meter, protocol and workload are the search's own.
+    Prior trials inform predictions only. They are not on the search's front, so a candidate that
+    only they dominate is not dropped for it.
     """
 
     observations: tuple[Observation, ...] = ()
     qualities: tuple[QualityLabel, ...] = ()
-    points: tuple[tuple[float, float], ...] = ()
     source: CostPredictor | None = None
     is_same: bool = False
 

@@ -1,15 +1,19 @@
 """The gate's probability, against drawing candidates and looking."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from search_fakes import SPACE, WORKLOAD, changed, finished, make_trial
+from search_fakes import SPACE, WORKLOAD, changed, finished, make_trial, reading
 
-from nas.pareto.uncertainty import exact_front_probabilities
+from nas.pareto.uncertainty import NoisyFront, true_deviations
 from nas.records.config import GateConfig
 from nas.records.goals import Goals
 from nas.searching.gating.gate import CandidatePool, Gate, audit_summary
+from nas.searching.gating.noisy_losses import label_deviations, log_losses, log_predictions
 from nas.searching.gating.surrogates import ArchitectureSurrogates
-from nas.searching.gating.warm_start_data import WarmStartData
+from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
+from predictors.energy.models import Observation
 from search_spaces.space.sampling import sample
 
 FRONT = np.array([[0.80, 1e-6], [0.90, 3e-6], [0.95, 9e-6], [0.85, 8e-6]])
@@ -24,7 +28,8 @@ def test_it_is_the_share_of_draws_that_nothing_dominates(error, energy_j, sd):
     joules = energy_j * np.exp(rng.normal(0, sd, 40_000))
     beaten = (FRONT[:, 0] >= 1 - errors[:, None]) & (FRONT[:, 1] <= joules[:, None])
     losses = np.log(np.column_stack([1 - FRONT[:, 0], FRONT[:, 1]]))
-    found = exact_front_probabilities(losses, np.log([[error, energy_j]]), np.full((1, 2), sd))
+    front = NoisyFront(losses, np.zeros_like(losses))
+    found = front.probabilities(np.log([[error, energy_j]]), np.full((1, 2), sd))
     assert found[0] == pytest.approx(1 - beaten.any(axis=1).mean(), abs=0.01)
 
 
@@ -130,16 +135,82 @@ def test_members_of_the_pool_count_one_deviation_worse_than_predicted():
     pool = CandidatePool.sample(SPACE, 0, 100)
     gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig(), pool=pool)
     gate.refit(trials(40))
-    predicted = gate._surrogates.predict(pool.batch, 0.683)
-    quality, energy_j = predicted.quality, predicted.energy_j
-    points = gate._predicted_points
-    assert len(points) > 10
-    assert np.isin(points[:, 0], quality.low).all() and np.isin(points[:, 1], energy_j.high).all()
+    gate.front_probabilities(FRESH)
+    quality = gate.surrogates.quality(pool.batch, 0.95)
+    energy_j = gate.surrogates.energy_j(pool.batch, 0.95)
+    mean, label_sd = log_predictions(quality, energy_j, 0.95)
+    worse = mean + true_deviations(label_sd, np.median(label_deviations(trials(40)), axis=0))
+    front = gate._rivals.front
+    points = front._mean[front._variance[:, 1] == 0]
+    assert len(points) > 3 and all(np.isclose(worse, p).all(axis=1).any() for p in points)
 
 
-@pytest.mark.parametrize(("goals", "n_points"), [(Goals(), 1), (Goals(max_params=1e5), 0)])
-def test_points_of_prior_trials_are_left_out_where_they_may_break_a_limit(goals, n_points):
-    prior = WarmStartData(points=((0.9, 1e-6),))
-    surrogates = ArchitectureSurrogates(WORKLOAD, goals=goals, seed=0, warm_start=prior)
-    gate = Gate(surrogates, GateConfig())
-    assert len(gate._predicted_points) == n_points
+def with_readings(trial, energy_j, half_width):
+    """The trial with these joules, whose reading states this relative half-width."""
+    span = {"low_j": energy_j * (1 - half_width), "high_j": energy_j * (1 + half_width)}
+    return changed(trial, reading=replace(reading(energy_j), **span))
+
+
+def noisy(records, noise, seed=0):
+    """Trials whose joules have an error of ``noise``, which their readings state."""
+    rng = np.random.default_rng(seed)
+    factors = np.exp(rng.normal(0, noise, len(records)))
+    return [
+        with_readings(r, r.reading.energy_j * factor, min(0.9, 1.96 * noise))
+        for r, factor in zip(records, factors, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("half_width", "share"), [(0.001, 0.7), (0.3, 1.0)])
+def test_candidates_are_judged_against_joules_without_luck(half_width, share):
+    """A label is 40% too low; where the reading states such errors, predictions count for more."""
+    records, n = trials(60), 7
+    true_j = records[n].reading.energy_j
+    gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig())
+    lucky = with_readings(records[n], 0.6 * true_j, half_width)
+    gate.refit([*records[:n], lucky, *records[n + 1 :]])
+    gate.front_probabilities(FRESH)
+    member = [r.number for r in gate._measured].index(n)
+    assert np.exp(gate._rivals.mean[member, 1]) / true_j == pytest.approx(share, rel=0.03)
+
+
+def test_noise_of_labels_makes_no_false_drop_likelier_than_stated():
+    """Of true values: what is dropped would not be on the front of what was evaluated."""
+    exact = trials(200)
+    evaluated = noisy(exact[:60], 0.25, seed=1)
+    gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig(confidence=0.9))
+    gate.refit(evaluated)
+    true_points, labels, fresh = (
+        log_losses(np.array([r.objectives for r in rows]))
+        for rows in (exact[:60], evaluated, exact[60:])
+    )
+
+    def is_dominated(by):
+        return (by[None] <= fresh[:, None]).all(axis=2).any(axis=1)
+
+    is_free = ~is_dominated(true_points)
+    is_dropped = gate.front_probabilities([r.architecture for r in exact[60:]]) < 0.1
+    assert (is_free & is_dominated(labels)).sum() >= 3, "labels alone would drop these"
+    assert is_dropped.sum() >= 20 and not (is_free & is_dropped).any()
+
+
+def test_a_candidate_that_only_prior_trials_dominate_is_not_dropped():
+    """They are not on the search's front, so it would lose a member."""
+    prior, own = trials(60), trials(60)[:1]
+    data = WarmStartData(
+        tuple(Observation.of_energy(r.architecture, WORKLOAD, r.reading) for r in prior),
+        tuple(QualityLabel(r.architecture, r.quality, r.quality_se) for r in prior),
+    )
+    gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0, warm_start=data), GateConfig())
+    gate.refit(own)
+    better = [r for r in prior[1:] if r.energy_j < 0.8 * own[0].energy_j]
+    assert len(better) > 10
+    assert all(gate.judge(r.architecture).reason is None for r in better)
+
+
+def test_trials_that_are_dominated_by_far_are_not_compared_with_again():
+    gate = gate_of(40)
+    chances = gate.front_probabilities(FRESH)
+    n_compared, gate._rivals = len(gate._measured), None
+    assert 0 < n_compared < 40
+    assert gate.front_probabilities(FRESH) == pytest.approx(chances, abs=1e-3)

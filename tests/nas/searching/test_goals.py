@@ -137,7 +137,8 @@ def test_the_gate_spares_what_only_a_further_objective_speaks_for():
         gate.refit(records)
         chances.append(gate.front_probabilities(fresh))
     plain, with_latency, with_params = chances
-    assert np.all(with_latency >= plain - 1e-9) and np.all(with_params >= plain - 1e-9)
+    # Trials that are dominated by far are left out, each time others.
+    assert np.all(with_latency >= plain - 1e-3) and np.all(with_params >= plain - 1e-3)
     # Narrow and deep: dear in joules, but fast.
     narrow = np.array([a.d_model == 16 for a in fresh])
     assert with_latency[narrow].mean() > plain[narrow].mean() + 0.1

@@ -93,7 +93,7 @@ def predictor(tmp_path_factory):
 
 def test_figures_of_the_same_conditions_and_recipe_are_all_used(run, warm):
     earlier = collect_warm_start(warm, HERE)
-    data = earlier.for_gate(SPACE, seed=0)
+    data = earlier.for_gate(seed=0)
     assert data.n_energy == data.n_both == 30 and data.source is None
     figures = earlier.prior_rows(SPACE)
     assert len(figures) == 30 and all(f.quality and f.reading for f in figures)
@@ -115,7 +115,7 @@ def test_figures_of_the_same_conditions_and_recipe_are_all_used(run, warm):
 def test_qualities_of_another_recipe_are_not_taken(warm, change, why):
     config = replace(warm, **change)
     earlier = collect_warm_start(config, HERE)
-    data = earlier.for_gate(SPACE, seed=0)
+    data = earlier.for_gate(seed=0)
     assert (data.n_energy, data.n_both) == (30, 0)
     assert all(f.quality is None and f.reading for f in earlier.prior_rows(SPACE))
     assert f"qualities not taken: {why}" in earlier.notes(config)[0]
@@ -134,7 +134,7 @@ def test_qualities_of_another_recipe_are_not_taken(warm, change, why):
 def test_joules_of_other_conditions_are_a_prior_by_transfer(warm, change, word):
     there = replace(HERE, **change)
     earlier = collect_warm_start(warm, there)
-    data = earlier.for_gate(SPACE, seed=0)
+    data = earlier.for_gate(seed=0)
     assert (data.n_energy, data.n_both) == (0, 0) and len(data.qualities) == 30
     assert data.source.n_records == 30 and not data.is_same
     assert all(f.quality and f.reading is None for f in earlier.prior_rows(SPACE))
@@ -159,12 +159,12 @@ def test_of_two_other_devices_the_one_with_more_trials_is_the_prior(warm, tmp_pa
     small = make_run(tmp_path / "small", elsewhere, trials=3)
     both = replace(warm, warm_start=(str(small.folder), *warm.warm_start))
     earlier = collect_warm_start(both, replace(HERE, device="e"))
-    assert earlier.for_gate(SPACE, seed=0).source.n_records == 30
+    assert earlier.for_gate(seed=0).source.n_records == 30
     first, second, _ = earlier.notes(both)
     assert "joules not taken, since another run's" in first and "joules by transfer" in second
     # One run named twice counts once.
     twice = replace(warm, warm_start=warm.warm_start * 2)
-    assert collect_warm_start(twice, HERE).for_gate(SPACE, seed=0).n_energy == 30
+    assert collect_warm_start(twice, HERE).for_gate(seed=0).n_energy == 30
 
 
 def test_a_resumed_search_needs_neither_run_nor_predictor(run, predictor, tmp_path):
@@ -182,7 +182,7 @@ def test_a_resumed_search_needs_neither_run_nor_predictor(run, predictor, tmp_pa
     assert (again.conditions, again.runs) == (earlier.conditions, earlier.runs)
     fresh = [sample(SPACE, np.random.default_rng(1))]
     before, after = (
-        e.for_gate(SPACE, seed=0).predictor((), seed=0).predict(fresh, WORKLOAD).mean
+        e.for_gate(seed=0).predictor((), seed=0).predict(fresh, WORKLOAD).mean
         for e in (earlier, again)
     )
     assert before == after and not list(folder.glob("*.tmp"))
@@ -270,7 +270,7 @@ def test_the_gate_drops_before_the_search_has_startup_trials_of_its_own(warm):
     rng = np.random.default_rng(4)
     fresh = [sample(SPACE, rng) for _ in range(60)]
     dropped = []
-    for data in (None, earlier.for_gate(SPACE, seed=0)):
+    for data in (None, earlier.for_gate(seed=0)):
         surrogates = ArchitectureSurrogates(WORKLOAD, seed=0, warm_start=data)
         gate = Gate(surrogates, GateConfig(), pool=pool)
         gate.refit(own)
@@ -325,7 +325,7 @@ def test_an_interrupted_start_queues_nothing_twice(warm, tmp_path):
 def test_a_predictor_tells_joules_before_anything_is_measured(predictor):
     config = replace(CONFIG, predictor=str(predictor))
     earlier = collect_warm_start(config, HERE)
-    data = earlier.for_gate(SPACE, seed=0)
+    data = earlier.for_gate(seed=0)
     assert data.is_same and data.n_energy == 60 and data.n_both == 0
     surrogates = ArchitectureSurrogates(
         WORKLOAD, goals=Goals(max_joules=1e-5), seed=0, warm_start=data
@@ -349,7 +349,7 @@ def test_a_predictor_of_another_device_is_adapted_and_of_another_protocol_refuse
 ):
     config = replace(warm, predictor=str(predictor))
     earlier = collect_warm_start(config, replace(HERE, device="e"))
-    data = earlier.for_gate(SPACE, seed=0)
+    data = earlier.for_gate(seed=0)
     assert not data.is_same and data.n_energy == 0
     assert data.source.n_records == 60
     notes = earlier.notes(config)
