@@ -259,6 +259,7 @@ class _State:
         return CostPredictor.fit(
             [Observation.of_record(record) for record in self._records],
             seed=self._target.bench.seed,
+            device=self._target.bench.device,
         )
 
     def choose(self, n: int) -> Choice:
@@ -268,7 +269,8 @@ class _State:
         rows = candidates_of(batch, self._target.workload, predictor)
         measured = range(len(self.measured))
         if len(measured) < FIRST_ROWS:
-            return first_rows(rows.features, min(n, FIRST_ROWS - len(measured)), measured=measured)
+            n = min(n, FIRST_ROWS - len(measured))
+            return first_rows(rows.features, n, measured=measured, basis=rows.basis)
         return next_rows(rows, self._interval(predictor, batch), n, measured=measured)
 
     def width(self, predictor: CostPredictor) -> float | None:

@@ -1,6 +1,7 @@
 """Active learning: choose measurements that most narrow intervals near the predicted front.
 
-The first rows fill the space of features (farthest first). After that, each batch is V-optimal
+The first rows fill the space of features (farthest first); on a GPU they determine what the shape
+of other GPUs leaves open (V-optimal for its basis). After that, each batch is V-optimal
 (``design``) for a weighted mean over all candidates. Half of the weight lies near the front of
 closed-form size against predicted joules, where searches need predictions, and half is spread
 evenly, because that front is uncertain. (With a fifth spread evenly, errors near the front were
@@ -32,6 +33,8 @@ FIRST_ROWS = LEAST_ROWS
 _EVEN_SHARE = 0.5
 # A candidate this far above the front, in logarithms, has 0.6 times the weight of one on it.
 _NEAR = 0.1
+# Standard deviations of a device's level and of a label's noise, in logarithms.
+_LEVEL_SD, _NOISE_SD = 2.0, 0.03
 # Relative half-widths are capped here, infinite ones included.
 _WIDEST = 10.0
 
@@ -40,12 +43,14 @@ _WIDEST = 10.0
 class Candidates:
     """``N`` candidates: the prior's ``terms``, ``features``, and ``size``, here parameters.
 
-    ``size`` stands for quality in the front against joules.
+    ``size`` stands for quality in the front against joules. ``basis`` is that of a shape of other
+    devices, if the prior has one.
     """
 
     terms: Array
     features: Array
     size: Array
+    basis: Array | None = None
 
     def __post_init__(self) -> None:
         """Refuse arrays of different lengths."""
@@ -76,17 +81,25 @@ def candidates_of(
 ) -> Candidates:
     """Return candidates for ``architectures``, with the terms of the predictor's prior."""
     counts, features = counted(architectures, workload, predictor.prior.device)
-    return Candidates(
-        terms(counts, workload, predictor.prior.roofline), features, counts.total("params")
-    )
+    values, shape = terms(counts, workload, predictor.prior.roofline), predictor.prior.shape
+    basis = None if shape is None else shape.terms(values, features).basis
+    return Candidates(values, features, counts.total("params"), basis)
 
 
-def first_rows(features_NF: Array, n: int, *, measured: Sequence[int] = ()) -> Choice:
+def first_rows(
+    features_NF: Array, n: int, *, measured: Sequence[int] = (), basis: Array | None = None
+) -> Choice:
     """Choose ``n`` rows that fill the space together with the ``measured`` ones.
+
+    With a ``basis`` of a shape, shape ``(N, B)``, the rows determine its coefficients.
 
     Raises:
         ValueError: fewer than ``n`` rows are left.
     """
+    if basis is not None:
+        level = np.full((len(basis), 1), _LEVEL_SD)
+        design = np.hstack([level, basis]) / _NOISE_SD
+        return Choice(tuple(choose_rows(design, n, measured=measured)))
     left = len(features_NF) - len(measured)
     if n > left:
         raise ValueError(f"n must be at most {left}, the rows left, got {n}")

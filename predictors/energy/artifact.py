@@ -17,14 +17,16 @@ from numpy.typing import NDArray
 
 from nas.core.files import write_atomic
 from predictors.energy.calibration import Conformal
-from predictors.energy.features import FEATURES, TERM_GROUPS, TERMS, Roofline
+from predictors.energy.costs import FittedPrior
+from predictors.energy.features import FEATURES, TERMS, Roofline
 from predictors.energy.models import CostPredictor, Prior
 from predictors.energy.regressor import LEARNERS, CostRegressor, Standard
+from predictors.energy.shape import Shape
 from predictors.measurement.records import EnergyRecord
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.workload import Workload
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _MAX_BYTES = 64 * 2**20
 _HEADER = "joulenas_predictor"
 _FITTED = "fitted"
@@ -195,11 +197,12 @@ def _try(predictor: CostPredictor) -> None:
 
 def _packed(predictor: CostPredictor, where: str, arrays: Arrays) -> dict[str, Any]:
     """Return plain data, and add arrays to ``arrays`` under names that begin with ``where``."""
-    arrays[f"{where}/costs"] = predictor.costs
-    source = predictor.prior.source
+    _pack(predictor.fitted, f"{where}/prior", arrays)
+    source, shape = predictor.prior.source, predictor.prior.shape
     data: dict[str, Any] = {
         "roofline": asdict(predictor.prior.roofline),
         "device": predictor.prior.device,
+        "shape": None if shape is None else shape.to_dict(),
         "source": None if source is None else _packed(source, f"{where}/source", arrays),
         "log_sd": predictor.log_sd,
         "n_records": predictor.n_records,
@@ -225,18 +228,23 @@ def _packed(predictor: CostPredictor, where: str, arrays: Arrays) -> dict[str, A
 
 
 def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> CostPredictor:
-    source = data["source"]
+    source, shape = data["source"], data["shape"]
     prior = Prior(
         Roofline(**data["roofline"]),
         None if source is None else _unpacked(source, f"{where}/source", arrays),
         data["device"],
+        None if shape is None else Shape.from_dict(shape),
     )
     if prior.device not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {prior.device!r}")
-    costs = arrays[f"{where}/costs"]
-    n_terms = len(TERMS) if source is None else len(TERMS) + len(TERM_GROUPS)
+    stored = FittedPrior(**_unpack(FittedPrior, f"{where}/prior", arrays))
+    expected = prior.unfitted()
+    n_terms, n_basis = len(expected.costs), len(expected.coefficients)
+    costs = stored.costs
     if costs.shape != (n_terms,) or not np.all(np.isfinite(costs) & (costs >= 0)):
         raise ValueError(f"costs must be {n_terms} finite numbers >= 0")
+    if stored.coefficients.shape != (n_basis,) or not np.all(np.isfinite(stored.coefficients)):
+        raise ValueError(f"coefficients must be {n_basis} finite numbers")
     standard = None
     if data["has_standard"]:
         standard = Standard(**_unpack(Standard, f"{where}/standard", arrays))
@@ -252,7 +260,7 @@ def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> CostPredic
         }
         regressor = CostRegressor(
             choice=fitted["choice"],
-            costs=costs,
+            prior=stored,
             standard=standard,
             weights=fitted["weights"],
             learners=learners,
@@ -260,7 +268,7 @@ def _unpacked(data: Mapping[str, Any], where: str, arrays: Arrays) -> CostPredic
             kappa=fitted["kappa"],
             label_sd=fitted["label_sd"],
         )
-    return CostPredictor(prior, costs, data["log_sd"], regressor, standard, data["n_records"])
+    return CostPredictor(prior, stored, data["log_sd"], regressor, standard, data["n_records"])
 
 
 def _pack(record: Any, where: str, arrays: Arrays) -> None:

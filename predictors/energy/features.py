@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.architecture import PRECISIONS, SPARSITIES
+from search_spaces.architecture import PRECISIONS, SPARSITIES, BlockStyle
 from search_spaces.cost.counting import count_batch
 from search_spaces.cost.counts import BatchCounts, PartCounts
 from search_spaces.space.batch import ArchitectureBatch, BlockBatch
@@ -53,6 +53,8 @@ FEATURES = (
     "factorised_share",
     "sparse_share",
     *(f"{block}_{precision}" for block in ("attention", "ffn") for precision in PRECISIONS[1:]),
+    # Kernels that add a bias draw more power on some GPUs.
+    "bias_share",
 )
 
 
@@ -175,8 +177,15 @@ def features(batch: ArchitectureBatch, counts: BatchCounts, workload: Workload) 
                 for kind in (attention, ffn)
                 for code in range(1, len(PRECISIONS))
             ),
+            batch.of_style(_bias_share),
         ]
     )
+
+
+def _bias_share(style: BlockStyle) -> float:
+    """Return the share of a layer's kinds of projections that have a bias."""
+    biases = style.biases
+    return (biases.qkv + biases.o + biases.ffn) / 3
 
 
 def _stacked(

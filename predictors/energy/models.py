@@ -5,8 +5,9 @@ of its observations, per unit of the workload (a sample, or a token of a decoder
 
 The prior is a roofline summed layer by layer, whose few costs are fitted; a validated residual
 (``regressor``) is added to it. With few rows the prior is only scaled; without rows it has stated
-costs in joules. ``basis`` describes the case. A predictor of another device may be the prior
-(``adapt``).
+costs in joules. On a CUDA device it may be the shape that other GPUs have (``shape``), and is
+with few rows or none. ``basis`` describes the case. A predictor of another device may be the
+prior (``adapt``).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from predictors.energy.costs import fit_costs, scaled
+from predictors.energy.costs import FittedPrior
 from predictors.energy.features import (
     ROOFLINES,
     TERM_GROUPS,
@@ -37,6 +38,7 @@ from predictors.energy.regressor import (
     Terms,
     TrainingRows,
 )
+from predictors.energy.shape import N_PHI, Shape, shipped_shape
 from predictors.energy.transfer import transfer_terms
 from predictors.measurement.records import EnergyRecord
 from predictors.meters.base import EnergyReading
@@ -48,8 +50,8 @@ from search_spaces.workload import Workload
 Array = NDArray[np.float64]
 
 _STATED_LOG_SD = math.log(10) / 1.645
-# Regularisation towards the stated proportions with few rows; equal to that of the regressor.
-_PULL = 0.1
+# Factor of an interval outside the range of the rows, or of the networks of a shape.
+_BEYOND = 2.0
 # Batches are predicted in pieces of this size, whose arrays fit the CPU's cache.
 _PIECE = 8192
 
@@ -108,7 +110,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Prior:
-    """Source of the terms: a roofline, optionally with another device's predictor.
+    """Source of the terms: a roofline, optionally with another device's predictor or a shape.
 
     Counts assume that weights are stored as on ``device``.
     """
@@ -116,17 +118,35 @@ class Prior:
     roofline: Roofline
     source: CostPredictor | None = None
     device: str = "cpu"
+    shape: Shape | None = None
 
     def terms(
         self, batch: ArchitectureBatch, counts: BatchCounts, rows: Array, workload: Workload
     ) -> Terms:
         """Return the terms of a batch with these counts and features (``rows``)."""
         values = terms(counts, workload, self.roofline)
+        if self.shape is not None:
+            return self.shape.terms(values, rows)
         if self.source is None:
-            return Terms(values, stated_costs(), _PULL)
+            return Terms(values, stated_costs())
         predicted = self.source.predict_counted(batch, counts, rows, workload, 0.9).mean
         own = terms(counts, workload, self.source.prior.roofline)
         return transfer_terms(own, self.source.term_costs, predicted, TERM_GROUPS)
+
+    @property
+    def other_costs(self) -> Array | None:
+        """Cost per unit of each of ``features.TERMS`` on other devices, ``None`` if unknown."""
+        if self.shape is not None:
+            return self.shape.costs
+        return None if self.source is None else self.source.term_costs
+
+    def unfitted(self) -> FittedPrior:
+        """Return the costs that reproduce the source's, the shape's or the stated prediction."""
+        if self.other_costs is None:
+            return FittedPrior(stated_costs(), np.zeros(0))
+        parts = len(self.other_costs)
+        costs = np.concatenate([np.ones(parts), np.zeros(len(TERM_GROUPS))])
+        return FittedPrior(costs, np.zeros(0 if self.shape is None else N_PHI))
 
 
 class CostPredictor:
@@ -135,23 +155,28 @@ class CostPredictor:
     def __init__(
         self,
         prior: Prior,
-        costs: Array,
+        fitted: FittedPrior,
         log_sd: float,
         regressor: CostRegressor | None,
         standard: Standard | None,
         n_records: int,
     ) -> None:
-        """See ``fit``; ``costs`` and ``log_sd`` are used without a ``regressor``."""
-        self.prior, self.costs, self.log_sd = prior, costs, log_sd
+        """See ``fit``; ``fitted`` and ``log_sd`` are used without a ``regressor``."""
+        self.prior, self.fitted, self.log_sd = prior, fitted, log_sd
         self.regressor, self.standard = regressor, standard
         self.n_records = n_records
 
     @property
     def basis(self) -> str:
         """Description of the data that predictions are based on."""
+        shape = self.prior.shape
         if self.n_records == 0 and self.prior.source is None:
-            return "a stated prior: nothing was measured yet"
+            if shape is None:
+                return "a stated prior: nothing was measured yet"
+            return f"a prior at a stated level with {shape.describe()}: nothing was measured yet"
         what = f"{self.n_records} measured records"
+        if shape is not None:
+            what += f" and {shape.describe()}"
         if self.prior.source is not None:
             what += f" and another device's predictor ({self.prior.source.n_records} records)"
         if self.regressor is None:
@@ -167,21 +192,24 @@ class CostPredictor:
     @property
     def term_costs(self) -> Array:
         """Cost per unit of each of ``features.TERMS``; those of the source after a transfer."""
-        if self.prior.source is not None:
-            return self.prior.source.term_costs
-        return self.costs if self.regressor is None else self.regressor.costs
+        other = self.prior.other_costs
+        return self.fitted.costs if other is None else other
 
     @classmethod
-    def fit(cls, observations: Sequence[Observation], *, seed: int = 0) -> CostPredictor:
-        """Fit to ``observations``, all joules or all seconds; none gives the stated prior.
+    def fit(
+        cls, observations: Sequence[Observation], *, seed: int = 0, device: str | None = None
+    ) -> CostPredictor:
+        """Fit to ``observations``, all joules or all seconds; none gives the prior.
 
-        Below ``regressor.LEAST_ROWS`` observations the stated costs are only adjusted by them.
+        Below ``regressor.LEAST_ROWS`` observations the prior is only adjusted by them. ``device``
+        is a place such as ``cuda:0``, by default the observations' type of device.
         """
-        return _fit(
-            observations,
-            [Prior(roofline, None, _device(observations)) for roofline in ROOFLINES],
-            seed,
-        )
+        device = (device or _device(observations)).partition(":")[0]
+        priors = [Prior(roofline, None, device) for roofline in ROOFLINES]
+        if device == "cuda":
+            shape = shipped_shape()
+            priors.insert(0, Prior(shape.roofline, None, device, shape))
+        return _fit(observations, priors, seed)
 
     def adapt(self, observations: Sequence[Observation], *, seed: int = 0) -> CostPredictor:
         """Fit to a dozen observations of another device, with this predictor as the prior.
@@ -227,55 +255,52 @@ class CostPredictor:
         confidence: float,
     ) -> Predictions:
         """Predict as ``predict``, for a batch with these counts and features (``rows``)."""
-        values = self.prior.terms(batch, counts, rows, workload).values
+        values = self.prior.terms(batch, counts, rows, workload)
         if self.regressor is not None:
             return self.regressor.predict(values, rows, confidence)
-        middle = np.log(values @ self.costs)
+        middle = self.fitted.log(values)
         widths = np.full(len(rows), self.log_sd * float(norm.ppf(0.5 + confidence / 2)))
         in_range = np.zeros(len(rows), dtype=bool)
         if self.standard is not None:
             in_range = self.standard.excess(rows) <= 0
-            widths = np.where(in_range, widths, 2 * widths)
+            widths = np.where(in_range, widths, _BEYOND * widths)
+        # Of an unmeasured device nothing is in range, even where other GPUs were measured.
+        in_range &= self.n_records > 0
         return Predictions(
             np.exp(middle), np.exp(middle - widths), np.exp(middle + widths), in_range
         )
 
 
 def _fit(observations: Sequence[Observation], priors: Sequence[Prior], seed: int) -> CostPredictor:
-    n = len(observations)
+    n, prior = len(observations), priors[0]
+    shape_range = None if prior.shape is None else prior.shape.range
     if n == 0:
-        # Without observations the source's costs are used, with an interval of a factor of ten.
-        prior = priors[0]
-        costs = stated_costs() if prior.source is None else _source_costs(prior.source)
-        return CostPredictor(prior, costs, _STATED_LOG_SD, None, None, 0)
+        # Without observations the prior is unchanged, with an interval of a factor of ten.
+        return CostPredictor(prior, prior.unfitted(), _STATED_LOG_SD, None, shape_range, 0)
     candidates, rows = _candidates(observations, priors)
     target = np.array([o.cost for o in observations])
     sd = np.maximum(np.array([o.relative_sd for o in observations]), FLOOR_SD)
     if n < LEAST_ROWS:
-        first = candidates[0]
-        assert first.prior is not None
-        stated = scaled(first.prior, first.values, target)
-        costs = fit_costs(first.values, target, sd, stated, pull=first.pull)
-        residual = np.log(target) - np.log(first.values @ costs)
+        fitted = FittedPrior.fit(candidates[0], target, sd)
+        residual = np.log(target) - fitted.log(candidates[0])
+        unknown = _STATED_LOG_SD / (n + 1)
+        if shape_range is not None and np.any(shape_range.excess(rows) > 0):
+            unknown *= _BEYOND
         # Few rows determine the prior's scale well and its error badly.
-        log_sd = float(np.sqrt(np.mean(residual**2) + (_STATED_LOG_SD / (n + 1)) ** 2))
-        return CostPredictor(priors[0], costs, log_sd, None, Standard.of(rows), n)
+        log_sd = float(np.sqrt(np.mean(residual**2) + unknown**2))
+        return CostPredictor(prior, fitted, log_sd, None, Standard.of(rows), n)
+    if prior.shape is not None and prior.shape.is_enough(rows):
+        candidates = candidates[:1]
     regressor = CostRegressor.fit(
         TrainingRows(candidates, rows, target, sd, _groups(observations)), seed=seed
     )
     prior = priors[regressor.choice]
-    return CostPredictor(prior, regressor.costs, 0.0, regressor, regressor.standard, n)
+    return CostPredictor(prior, regressor.prior, 0.0, regressor, regressor.standard, n)
 
 
 def _device(observations: Sequence[Observation]) -> str:
     """Return the device type that observations share, a CPU if there are none."""
     return observations[0].device if observations else "cpu"
-
-
-def _source_costs(source: CostPredictor) -> Array:
-    """Return the costs of transferred terms that reproduce the source's prediction."""
-    parts = len(source.term_costs)
-    return np.concatenate([np.ones(parts), np.zeros(len(TERM_GROUPS))])
 
 
 def _candidates(
@@ -293,11 +318,7 @@ def _candidates(
         counts, rows = counted(batch, workload, priors[0].device)
         pieces.append((rows, [prior.terms(batch, counts, rows, workload) for prior in priors]))
     candidates = tuple(
-        Terms(
-            np.vstack([terms_[choice].values for _, terms_ in pieces])[back],
-            pieces[0][1][choice].prior,
-            pieces[0][1][choice].pull,
-        )
+        Terms.stacked([terms_[choice] for _, terms_ in pieces]).rows(back)
         for choice in range(len(priors))
     )
     return candidates, np.vstack([rows for rows, _ in pieces])[back]

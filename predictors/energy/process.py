@@ -1,7 +1,7 @@
 """A Gaussian process on standardised features, sparse if there are many rows.
 
 Rasmussen & Williams 2006, chapters 2 and 5 (exact inference, marginal likelihood); with more than
-``_MOST_EXACT`` rows the deterministic training conditional on inducing rows (Quinonero-Candela
+``MOST_EXACT`` rows the deterministic training conditional on inducing rows (Quinonero-Candela
 & Rasmussen 2005). Inducing rows are in farthest-first order, so that every prefix of them covers
 the data.
 """
@@ -17,8 +17,8 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 Array = NDArray[np.float64]
 Narrow = NDArray[np.float32]
 
-_MOST_EXACT = 512
-_MOST_INDUCING = 192
+MOST_EXACT = 512
+MOST_INDUCING = 192
 # Inducing rows of the deviation; fewer suffice for a width than for a mean.
 _MOST_FOR_DEVIATION = 64
 _ROWS_FOR_LIKELIHOOD = 200
@@ -49,7 +49,7 @@ class Process:
         ``seed`` is unused, since the fit is deterministic.
         """
         n = len(rows_NF)
-        order = farthest_first(rows_NF, n if n <= _MOST_EXACT else _MOST_INDUCING)
+        order = farthest_first(rows_NF, n if n <= MOST_EXACT else MOST_INDUCING)
         weight = weight_N / weight_N.mean()
         length, signal, noise = _hyperparameters(rows_NF, target_N, weight)
         inducing = rows_NF[order]

@@ -2,9 +2,9 @@
 
 ``log target = log(terms @ costs) + residual(features)``. The prior is a sum of terms with
 non-negative costs (``costs``); cross-validation selects among candidates for its terms. The
-residual is an ensemble of zero ("nothing"), two ridge regressions, boosted trees and a Gaussian
-process, weighted by ensemble selection (Caruana et al. 2004) on errors of held-out groups, for
-which prior and learners are fitted again. The same errors calibrate the intervals. This module is
+residual is an ensemble of zero ("nothing") and several learners (``ensemble``), weighted by
+ensemble selection (Caruana et al. 2004) on errors of held-out groups, for which prior and learners
+are fitted again. The same errors calibrate the intervals. This module is
 independent of architectures.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,31 @@ from scipy.stats import norm
 
 from nas.core.estimate import Estimate
 from predictors.energy.calibration import Conformal, calibrate
-from predictors.energy.costs import equal_shares, fit_costs, scaled
+from predictors.energy.costs import FLOOR_SD, FittedPrior, Terms
+from predictors.energy.ensemble import (
+    LEARNERS,
+    LINE,
+    NOTHING,
+    PROCESS,
+    Learner,
+    builds_on_line,
+    fit_learners,
+    parts,
+)
+from predictors.energy.mixture import mixture
 from predictors.energy.process import Process
-from predictors.energy.ridge import QuadraticRidge, Ridge
 from predictors.energy.splits import deal
-from predictors.energy.trees import Trees
+
+__all__ = [
+    "FLOOR_SD",
+    "LEARNERS",
+    "LEAST_ROWS",
+    "CostRegressor",
+    "Predictions",
+    "Standard",
+    "Terms",
+    "TrainingRows",
+]
 
 Array = NDArray[np.float64]
 
@@ -32,46 +52,13 @@ Array = NDArray[np.float64]
 LEAST_ROWS = 10
 # With fewer rows no residual is fitted, since learners would be selected by chance.
 _LEAST_RESIDUAL_ROWS = 30
-# Least relative standard deviation of a label, even if its repeats agree better.
-FLOOR_SD = 0.01
-_PULL = 0.1
 _MOST_FOLDS = 10
 _FEW_FOLDS = 5
 _FEW_FOLDS_FROM = 60
 _ROWS_TO_CHOOSE_TERMS = 300
-_SELECTION_ROUNDS = 20
 # Weights of the Gaussian process's deviation in the interval's width; 0 is a constant width.
 _KAPPAS = (0.0, 0.5, 1.0, 2.0)
 _SLACK = 0.05
-
-
-class Learner(Protocol):
-    """A learner of the residual: a dataclass of arrays; rows are standardised features."""
-
-    def predict(self, rows_NF: Array) -> Array:
-        """Return the predicted residual, shape ``(N,)``."""
-
-
-LEARNERS: dict[str, Any] = {
-    "ridge": Ridge,
-    "quadratic": QuadraticRidge,
-    "trees": Trees,
-    "process": Process,
-}
-
-
-@dataclass(frozen=True)
-class Terms:
-    """One candidate for the prior: ``values`` of shape ``(N, K)``, all ``>= 0``.
-
-    ``prior`` has shape ``(K,)``: costs in the expected proportion, whose scale is fitted without
-    penalty; ``None`` gives each term an equal share. ``pull`` is the strength of the
-    regularisation towards it, see ``fit_costs``.
-    """
-
-    values: Array
-    prior: Array | None = None
-    pull: float | Array = _PULL
 
 
 @dataclass(frozen=True)
@@ -104,7 +91,7 @@ class TrainingRows:
     def rows(self, selection: NDArray[Any]) -> TrainingRows:
         """Return the rows selected by a mask or by positions."""
         return TrainingRows(
-            tuple(Terms(t.values[selection], t.prior, t.pull) for t in self.terms),
+            tuple(terms.rows(selection) for terms in self.terms),
             self.features[selection],
             self.target[selection],
             self.relative_sd[selection],
@@ -191,7 +178,7 @@ class CostRegressor:
     def __init__(
         self,
         choice: int,
-        costs: Array,
+        prior: FittedPrior,
         standard: Standard,
         weights: Mapping[str, float],
         learners: Mapping[str, Learner],
@@ -200,7 +187,7 @@ class CostRegressor:
         label_sd: float,
     ) -> None:
         """See ``fit``; ``choice`` is the position of the chosen terms."""
-        self.choice, self.costs, self.standard = choice, costs, standard
+        self.choice, self.prior, self.standard = choice, prior, standard
         self.weights, self.learners = dict(weights), dict(learners)
         self.conformal, self.kappa, self.label_sd = conformal, kappa, label_sd
 
@@ -219,24 +206,33 @@ class CostRegressor:
         folds = _folds(rows.groups, seed)
         choice = _choose_terms(rows, folds) if len(rows.terms) > 1 else 0
         rows = rows.only(choice)
-        held_out, deviation, truth = _held_out(rows, folds, seed)
-        weights = _select(held_out, truth, sd)
+        prior, standard, log_prior = _fit_prior(rows)
+        row_weights, features = _row_weights(sd), standard.apply(rows.features)
+        names = tuple(LEARNERS) if n >= _LEAST_RESIDUAL_ROWS else (PROCESS,)
+        learners = fit_learners(
+            features, np.log(rows.target), log_prior, row_weights, seed, names=names
+        )
+        held_out, deviation, truth = _held_out(rows, folds, seed, learners)
+        weights = {NOTHING: 1.0}
+        if n >= _LEAST_RESIDUAL_ROWS:
+            weights = mixture(held_out, truth, np.sqrt(row_weights), seed)
         error = np.abs(truth - sum(weights[name] * held_out[name] for name in weights))
         label_sd = float(np.median(sd))
         kappa, conformal = _calibrated(error, deviation, label_sd, rows.groups)
-        costs, standard, residual = _fit_prior(rows)
-        row_weights = _row_weights(sd)
-        features = standard.apply(rows.features)
-        # The process is always fitted: its deviation grows with the distance from training rows.
-        learners = {
-            name: kind.fit(features, residual, row_weights, seed)
-            for name, kind in LEARNERS.items()
-            if weights[name] > 0 or name == "process"
-        }
-        return cls(choice, costs, standard, weights, learners, conformal, kappa, label_sd)
+        used = {name: learners[name] for name in _used(weights)}
+        return cls(choice, prior, standard, weights, used, conformal, kappa, label_sd)
 
-    def predict(self, terms_NK: Array, features_NF: Array, confidence: float = 0.9) -> Predictions:
+    @property
+    def costs(self) -> Array:
+        """Fitted cost of each of the terms."""
+        return self.prior.costs
+
+    def predict(
+        self, terms: Terms | Array, features_NF: Array, confidence: float = 0.9
+    ) -> Predictions:
         """Predict with two-sided intervals at ``confidence``; ``terms`` are those of ``choice``.
+
+        An array of ``terms`` has no basis.
 
         Raises:
             ValueError: ``confidence`` is not in (0, 1).
@@ -244,14 +240,16 @@ class CostRegressor:
         if not 0 < confidence < 1:
             raise ValueError(f"confidence must be in (0, 1), got {confidence!r}")
         features = self.standard.apply(features_NF)
-        middle = np.log(terms_NK @ self.costs)
-        process = self.learners["process"]
+        prior = self.prior.log(terms if isinstance(terms, Terms) else Terms(terms))
+        process = self.learners[PROCESS]
         assert isinstance(process, Process)
         mean, deviation = process.predict_with_deviation(features)
+        others = {name: each for name, each in self.learners.items() if name != PROCESS}
+        predicted = parts(others, features, prior) | {PROCESS: mean}
+        middle = prior.copy()
         for name, weight in self.weights.items():
-            if weight > 0 and name != "nothing":
-                part = mean if name == "process" else self.learners[name].predict(features)
-                middle = middle + weight * part
+            if weight > 0 and name != NOTHING:
+                middle += weight * predicted[name]
         excess = self.standard.excess(features_NF)
         width = _deviations(deviation, self.kappa, self.label_sd)
         width = width * self.conformal.half_width(confidence)
@@ -272,22 +270,21 @@ def _row_weights(sd: Array) -> Array:
     return result
 
 
-def _fit_prior(rows: TrainingRows) -> tuple[Array, Standard, Array]:
-    """Fit the prior of the only candidate; return costs, standardiser and log residuals."""
-    terms = rows.terms[0]
-    costs = _costs(terms, rows.target, rows.relative_sd)
-    return costs, Standard.of(rows.features), np.log(rows.target) - np.log(terms.values @ costs)
+def _fit_prior(rows: TrainingRows) -> tuple[FittedPrior, Standard, Array]:
+    """Fit the prior of the only candidate; return it, the standardiser and its log predictions."""
+    prior = FittedPrior.fit(rows.terms[0], rows.target, rows.relative_sd)
+    return prior, Standard.of(rows.features), prior.log(rows.terms[0])
 
 
-def _costs(terms: Terms, target: Array, relative_sd: Array) -> Array:
-    prior = (
-        equal_shares(terms.values, target)
-        if terms.prior is None
-        else scaled(terms.prior, terms.values, target)
-    )
-    # Labels differ by more than their own noise, so only clearly noisy rows get less weight.
-    weighted = np.sqrt(relative_sd**2 + np.median(relative_sd) ** 2 + FLOOR_SD**2)
-    return fit_costs(terms.values, target, weighted, prior, pull=terms.pull)
+def _used(weights: Mapping[str, float]) -> list[str]:
+    """Return the learners with a weight, those that they build on, and the process.
+
+    The process is always used: its deviation grows with the distance from training rows.
+    """
+    used = {name for name, weight in weights.items() if weight > 0 and name != NOTHING}
+    if any(builds_on_line(name) for name in used):
+        used.add(LINE)
+    return [name for name in LEARNERS if name in used | {PROCESS}]
 
 
 def _folds(groups: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
@@ -309,64 +306,45 @@ def _choose_terms(rows: TrainingRows, folds: NDArray[np.int64]) -> int:
         loss = 0.0
         for fold in np.unique(part_folds):
             test = part_folds == fold
-            train = Terms(terms.values[~test], terms.prior, terms.pull)
-            costs = _costs(train, part.target[~test], part.relative_sd[~test])
-            loss += float(np.abs(np.log(part.target[test] / (terms.values[test] @ costs))).sum())
+            prior = FittedPrior.fit(terms.rows(~test), part.target[~test], part.relative_sd[~test])
+            error = np.log(part.target[test]) - prior.log(terms.rows(test))
+            loss += float(np.abs(error).sum())
         losses.append(loss)
     return int(np.argmin(losses))
 
 
 def _held_out(
-    rows: TrainingRows, folds: NDArray[np.int64], seed: int
+    rows: TrainingRows, folds: NDArray[np.int64], seed: int, learners: Mapping[str, Learner]
 ) -> tuple[dict[str, Array], Array, Array]:
-    """Return out-of-fold predictions by learner, the process's deviation, and true residuals."""
+    """Return out-of-fold predictions by learner, the process's deviation, and true residuals.
+
+    ``learners`` are those of all rows: the same ones are fitted, near to them.
+    """
     n = len(folds)
-    predicted = {name: np.zeros(n) for name in ("nothing", *LEARNERS)}
+    predicted = {name: np.zeros(n) for name in (NOTHING, *learners)}
     deviation, truth = np.zeros(n), np.zeros(n)
     for fold in np.unique(folds):
         test = folds == fold
         train = rows.rows(~test)
-        costs, standard, residual = _fit_prior(train)
-        features = standard.apply(train.features)
+        prior, standard, log_prior = _fit_prior(train)
+        nearby = fit_learners(
+            standard.apply(train.features),
+            np.log(train.target),
+            log_prior,
+            _row_weights(train.relative_sd),
+            seed,
+            names=tuple(learners),
+            near=learners,
+        )
         unseen = standard.apply(rows.features[test])
-        weights = _row_weights(train.relative_sd)
-        truth[test] = np.log(rows.target[test]) - np.log(rows.terms[0].values[test] @ costs)
-        for name, kind in LEARNERS.items():
-            if n < _LEAST_RESIDUAL_ROWS and kind is not Process:
-                continue
-            learner = kind.fit(features, residual, weights, seed)
-            if isinstance(learner, Process):
-                predicted[name][test], deviation[test] = learner.predict_with_deviation(unseen)
-            else:
-                predicted[name][test] = learner.predict(unseen)
+        without = prior.log(rows.terms[0].rows(test))
+        truth[test] = np.log(rows.target[test]) - without
+        for name, part in parts(nearby, unseen, without).items():
+            predicted[name][test] = part
+        process = nearby[PROCESS]
+        assert isinstance(process, Process)
+        deviation[test] = process.predict_with_deviation(unseen)[1]
     return predicted, deviation, truth
-
-
-def _select(held_out: Mapping[str, Array], truth: Array, sd: Array) -> dict[str, float]:
-    """Return the learners' weights: greedy selection with replacement, shrunk to "nothing".
-
-    The selected mixture retains ``1 - (se / gain)**2`` of its weight. ``gain`` is the reduction of
-    the mean absolute error relative to "nothing", and ``se`` is its standard error. With few rows
-    the errors used for selection are too small.
-    """
-    names = list(held_out)
-    if len(truth) < _LEAST_RESIDUAL_ROWS:
-        return {name: float(name == "nothing") for name in names}
-    predictions = np.stack([held_out[name] for name in names])
-    row_weights = np.sqrt(_row_weights(sd))
-    row_weights = row_weights / row_weights.mean()
-    counts, total = np.zeros(len(names)), np.zeros(len(truth))
-    for step in range(_SELECTION_ROUNDS):
-        errors = np.abs(truth - (total + predictions) / (step + 1)) @ row_weights
-        best = int(errors.argmin())
-        counts[best] += 1
-        total += predictions[best]
-    gain = row_weights * (np.abs(truth) - np.abs(truth - total / _SELECTION_ROUNDS))
-    error = float(gain.std(ddof=1)) / np.sqrt(len(gain))
-    trust = max(0.0, 1 - (error / float(gain.mean())) ** 2) if gain.mean() > 0 else 0.0
-    shares = trust * counts / _SELECTION_ROUNDS
-    shares[names.index("nothing")] += 1 - trust
-    return {name: float(share) for name, share in zip(names, shares, strict=True)}
 
 
 def _deviations(process: Array, kappa: float, label_sd: float) -> Array:

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from predictors.energy.costs import Array
+from predictors.energy.costs import Array, Terms
 from predictors.energy.design import choose_rows, design_features
-from predictors.energy.regressor import Terms
 
 # Regularisation of the source's parts and of the groups.
 _SOURCE_PULL, _GROUP_PULL = 0.5, 0.1

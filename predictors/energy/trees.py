@@ -55,21 +55,22 @@ class Trees:
             [np.searchsorted(edges[f], rows_NF[:, f], side="left") for f in range(n_features)], 1
         )
         weight = weight_N / weight_N.mean()
-        usable = np.zeros((n_features, _BINS), dtype=bool)
-        for f in range(n_features):
-            usable[f, : len(edges[f])] = True
+        # Each split that is possible, by its feature and bin, and the rows below it.
+        feature = np.repeat(np.arange(n_features), [len(edge) for edge in edges])
+        bins = np.concatenate([np.arange(len(edge)) for edge in edges]).astype(np.int64)
+        below_NS = (binned[:, feature] <= bins).astype(float)
         residual = target_N.copy()
         features, thresholds, leaves = [], [], []
         for _ in range(_TREES):
             drawn = weight * (rng.random(n) < _ROW_SHARE)
-            split, leaf_N = _grow(binned, residual, drawn, usable)
+            split, leaf_N = _grow(below_NS, residual, drawn)
             sums = np.bincount(leaf_N, drawn * residual, 2**_DEPTH)
             masses = np.bincount(leaf_N, drawn, 2**_DEPTH)
             values = _RATE * sums / (masses + _SHRINK)
             residual -= values[leaf_N]
-            features.append([f for f, _ in split])
-            # A constant feature has no edge: all rows fall on one side.
-            thresholds.append([edges[f][b] if len(edges[f]) else np.inf for f, b in split])
+            # Where all features are constant there is no split: all rows fall on one side.
+            features.append([int(feature[s]) if s >= 0 else 0 for s in split])
+            thresholds.append([edges[feature[s]][bins[s]] if s >= 0 else np.inf for s in split])
             leaves.append(values)
         return cls(np.array(features), np.array(thresholds), np.array(leaves))
 
@@ -98,30 +99,23 @@ def _edges(column: Array) -> Array:
     return edges
 
 
-def _grow(
-    binned: NDArray[np.int64],
-    residual: Array,
-    weight: Array,
-    usable: NDArray[np.bool_],
-) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
-    """Grow one tree; return each level's split ``(feature, bin)`` and each row's leaf."""
-    n, n_features = binned.shape
+def _grow(below_NS: Array, residual: Array, weight: Array) -> tuple[list[int], NDArray[np.int64]]:
+    """Grow one tree; return each level's split (-1 if there is none) and each row's leaf."""
+    n, n_splits = below_NS.shape
     leaf = np.zeros(n, dtype=np.int64)
-    cells = n_features * _BINS
-    offsets = np.arange(n_features) * _BINS + binned
-    splits: list[tuple[int, int]] = []
+    splits: list[int] = []
     for level in range(_DEPTH):
         n_leaves = 2**level
-        index = (offsets + (leaf * cells)[:, None]).ravel()
-        sums = np.bincount(index, np.repeat(weight * residual, n_features), n_leaves * cells)
-        masses = np.bincount(index, np.repeat(weight, n_features), n_leaves * cells)
-        below_sum = sums.reshape(n_leaves, n_features, _BINS).cumsum(axis=2)
-        below = masses.reshape(n_leaves, n_features, _BINS).cumsum(axis=2)
-        above_sum, above = below_sum[:, :, -1:] - below_sum, below[:, :, -1:] - below
-        gain = below_sum**2 / (below + _SHRINK) + above_sum**2 / (above + _SHRINK)
-        score = np.where(usable, gain.sum(axis=0), -np.inf)
-        best = int(score.argmax()) if usable.any() else 0
-        feature, bin_ = divmod(best, _BINS)
-        splits.append((feature, bin_))
-        leaf += (binned[:, feature] > bin_).astype(np.int64) << level
+        if not n_splits:
+            splits.append(-1)
+            continue
+        members = (leaf == np.arange(n_leaves)[:, None]) * weight
+        both = np.vstack([members * residual, members])
+        total, below = both.sum(axis=1)[:, None], both @ below_NS
+        above = total - below
+        gain = below[:n_leaves] ** 2 / (below[n_leaves:] + _SHRINK)
+        gain += above[:n_leaves] ** 2 / (above[n_leaves:] + _SHRINK)
+        best = int(gain.sum(axis=0).argmax())
+        splits.append(best)
+        leaf += (below_NS[:, best] == 0).astype(np.int64) << level
     return splits, leaf

@@ -5,8 +5,9 @@
 
 Each learner gets ``n`` random rows and is judged on all others; the same rows for all, means over
 seeds. Baselines are log-log regression on FLOPs, ridge, a random forest, gradient boosting and a
-Gaussian process (scikit-learn), each on the table's own columns and once more with our counts
-beside them; ours is judged against the best of all ten in either figure.
+Gaussian process (scikit-learn), each on the table's own columns, once more with our counts beside
+them, and on their logarithms where a table has no other counts; ours is judged against the best of
+all in either figure.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import kendalltau
 from sklearn.ensemble import GradientBoostingRegressor, RandomForestRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
@@ -87,32 +89,48 @@ class Cell:
 
 def run_cell(table: Table, n: int, seeds: int, *, baselines: bool = True) -> Cell:
     """Scores of every method with ``n`` training rows."""
-    found: dict[str, list[Score]] = {}
+    found = []
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(len(table))
-        train, test = order[:n], order[n:]
-        truth = table.target[test]
-        fitted = CostRegressor.fit(table.training(train), seed=seed)
-        ours = fitted.predict(table.terms[test], table.features[test])
-        inside = float(np.mean((ours.low <= truth) & (truth <= ours.high)))
-        width = float(np.median(np.log(ours.high / ours.low))) / 2
-        found.setdefault("ours", []).append(
-            Score(*_errors(ours.mean, truth), coverage=inside, half_width=width)
-        )
-        if baselines:
-            for name, predicted in _baseline_predictions(table, train, test).items():
-                found.setdefault(name, []).append(Score(*_errors(predicted, truth)))
-    return Cell(table.name, n, seeds, {name: _mean(scores) for name, scores in found.items()})
+        found.append(scores_of(table, order[:n], order[n:], seed, baselines=baselines))
+    return Cell(table.name, n, seeds, mean_scores(found))
 
 
-def _baseline_predictions(table: Table, train: Array, test: Array) -> dict[str, Array]:
+def scores_of(
+    table: Table,
+    train: NDArray[np.int64],
+    test: NDArray[np.int64],
+    seed: int,
+    *,
+    baselines: bool = True,
+) -> dict[str, Score]:
+    """Scores of every method that is fitted to some rows and judged on others."""
+    truth = table.target[test]
+    fitted = CostRegressor.fit(table.training(train), seed=seed)
+    ours = fitted.predict(table.terms[test], table.inputs[test])
+    inside = float(np.mean((ours.low <= truth) & (truth <= ours.high)))
+    width = float(np.median(np.log(ours.high / ours.low))) / 2
+    scores = {"ours": Score(*errors(ours.mean, truth), coverage=inside, half_width=width)}
+    if baselines:
+        for name, predicted in baseline_predictions(table, train, test).items():
+            scores[name] = Score(*errors(predicted, truth))
+    return scores
+
+
+def baseline_predictions(
+    table: Table, train: NDArray[np.int64], test: NDArray[np.int64]
+) -> dict[str, Array]:
+    """What the usual models predict, by their names."""
     log_y, log_flops = np.log(table.target), np.log(table.flops)
     line = np.polyfit(log_flops[train], log_y[train], 1)
     predicted = {"flops": np.exp(np.polyval(line, log_flops[test]))}
+    kinds = {"": table.raw, "+counts": table.features}
+    if table.logs is not None:
+        kinds["+logs"] = table.inputs
     with warnings.catch_warnings():
         # Hyperparameters at a bound are no fault with a few dozen rows.
         warnings.simplefilter("ignore")
-        for columns, suffix in ((table.raw, ""), (table.features, "+counts")):
+        for suffix, columns in kinds.items():
             for name, make in _LEARNERS.items():
                 model = make()
                 model.fit(columns[train], log_y[train])  # type: ignore[attr-defined]
@@ -121,9 +139,15 @@ def _baseline_predictions(table: Table, train: Array, test: Array) -> dict[str, 
     return predicted
 
 
-def _errors(predicted: Array, truth: Array) -> tuple[float, float]:
+def errors(predicted: Array, truth: Array) -> tuple[float, float]:
+    """Kendall's tau, and MAPE in percent."""
     tau = float(kendalltau(predicted, truth).statistic)
     return tau, 100 * float(np.mean(np.abs(predicted / truth - 1)))
+
+
+def mean_scores(found: Sequence[dict[str, Score]]) -> dict[str, Score]:
+    """Means by method."""
+    return {name: _mean([scores[name] for scores in found]) for name in found[0]}
 
 
 def _mean(scores: Sequence[Score]) -> Score:

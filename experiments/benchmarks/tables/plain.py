@@ -1,7 +1,8 @@
 """Any table: numeric columns are features, others are one-hot; the user names the target.
 
 Where nothing is known of what the columns mean, the prior is built from the non-negative numeric
-ones and their products two at a time: costs of deep learning are sums of such products.
+ones and their products two at a time: costs of deep learning are sums of such products. Our
+predictor is given these columns as logarithms.
 """
 
 from __future__ import annotations
@@ -47,6 +48,23 @@ def read_plain(
     features = data.drop(columns=[c for c in (target, group, *ignore) if c is not None])
     check_filled(path, features, features.columns)
     check_numbers(path, data, [target] if flops is None else [target, flops])
+    return plain_table(data, features, path, target, flops=flops, group=group)
+
+
+def plain_table(
+    data: pd.DataFrame,
+    features: pd.DataFrame,
+    path: Path,
+    target: str,
+    *,
+    flops: str | None = None,
+    group: str | None = None,
+) -> Table:
+    """The table of a target and features that are checked; ``path`` names it.
+
+    Raises:
+        ValueError: no feature varies, or none can be the proxy.
+    """
     numeric = features.select_dtypes("number").astype(float)
     numeric = numeric.loc[:, numeric.std() > 0]
     other = features.select_dtypes(exclude="number")
@@ -67,6 +85,12 @@ def read_plain(
         raise ValueError(
             f"table {path} must have a column of numbers >= 0 that varies, to be the proxy"
         )
+    # A column that is zero somewhere has no logarithm; sizes are far above one.
+    inputs = [
+        np.log(column) if (column > 0).all() else np.log1p(column)
+        for column in countable.to_numpy().T
+    ]
+    inputs += [*numeric.loc[:, (numeric < 0).any()].to_numpy().T, *coded.to_numpy().T]
     proxy = features[flops].to_numpy(float) if flops else singles[strongest[0]] + 1e-9
     return Table(
         name=path.stem,
@@ -82,4 +106,5 @@ def read_plain(
             if group is None
             else pd.factorize(data[group])[0].astype(np.int64)
         ),
+        logs=np.column_stack(inputs),
     )

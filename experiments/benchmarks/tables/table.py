@@ -20,7 +20,8 @@ class Table:
     ``raw`` are the table's own columns, what a learner without counts is given; ``counts`` are
     features in closed form beside them. ``terms`` are non-negative candidates for the prior.
     ``term_groups`` name columns of ``terms`` that share a unit. ``flops`` is the proxy that the
-    learned predictors are held against. Rows of equal ``groups`` were measured together.
+    learned predictors are held against. Rows of equal ``groups`` were measured together. ``logs``
+    are the inputs of our predictor where they are others than ``features``.
 
     Raises:
         ValueError: columns differ in length, or a label is not finite and above 0.
@@ -35,6 +36,7 @@ class Table:
     target: Array
     relative_sd: Array
     groups: NDArray[np.int64]
+    logs: Array | None = None
 
     def __post_init__(self) -> None:
         """Check lengths and labels."""
@@ -52,15 +54,23 @@ class Table:
     @property
     def features(self) -> Array:
         """Own columns and counts, those that vary."""
-        both = np.hstack([self.raw, self.counts])
-        return both[:, both.std(axis=0) > 1e-9]
+        return _varying(np.hstack([self.raw, self.counts]))
+
+    @property
+    def inputs(self) -> Array:
+        """What our predictor is given."""
+        return self.features if self.logs is None else _varying(self.logs)
 
     def training(self, rows: NDArray[np.int64]) -> TrainingRows:
         """The given rows, as the regressor takes them."""
         return TrainingRows(
             (Terms(self.terms[rows]),),
-            self.features[rows],
+            self.inputs[rows],
             self.target[rows],
             self.relative_sd[rows],
             self.groups[rows],
         )
+
+
+def _varying(columns: Array) -> Array:
+    return columns[:, columns.std(axis=0) > 1e-9]
