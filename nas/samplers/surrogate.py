@@ -1,7 +1,7 @@
 """The protocol of surrogates: models of one loss that can be fitted, queried and conditioned.
 
 ``gaussian.GaussianModel`` implements it for any study. A search implements it with predictors of
-its own (``nas.searching.gating.predicted_losses``).
+its own (``nas.searching.controller.loss_models``).
 """
 
 from __future__ import annotations

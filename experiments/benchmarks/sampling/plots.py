@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from experiments.benchmarks.sampling.curves import over_time, quartiles, regret
-from experiments.benchmarks.sampling.peers.registry import OURS
+from experiments.benchmarks.sampling.peers.registry import OURS, SEARCH
 from experiments.benchmarks.sampling.results import Run
 
 # Okabe & Ito's palette, told apart by colour-blind readers; dashes and marks differ as well.
 _STYLES = {
     OURS: ("#000000", "-", "o"),
+    SEARCH: ("#009E73", "-", "d"),
     "random": ("#7F7F7F", ":", "x"),
     "nsga2": ("#E69F00", "--", "s"),
     "nsga3": ("#CC79A7", "-.", "D"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import optuna
@@ -16,6 +17,7 @@ from nas.records.trial import Trial
 from nas.samplers.ehvi import EhviSampler, NamedRowFilter, NamedRowMap, Partial, RowMaps
 from nas.samplers.objectives import ObjectiveOptions
 from nas.samplers.prior import PriorTrial
+from nas.searching.controller.loss_models import loss_models
 from nas.searching.gating.learning_curves import extrapolate
 from nas.searching.gating.pruning import Pruning
 from nas.searching.gating.surrogates import ArchitectureSurrogates
@@ -116,6 +118,7 @@ def architecture_sampler(
         ),
         prior_trials=prior_trials,
         partial_trials=partial_trials,
+        models=lambda names: loss_models(surrogates, partial(batch_of, names)),
     )
 
 

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from nas.records.goals import Goals
 from nas.records.trial import Trial
+from nas.searching.gating.architecture_process import MOST_LABELS, ArchitectureProcess
+from nas.searching.gating.cost_surrogate import CostSurrogate
 from nas.searching.gating.learning_curves import extrapolate
 from nas.searching.gating.quality_surrogate import QualitySurrogate
 from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
@@ -65,11 +67,11 @@ class ArchitectureSurrogates:
         self.warm_start = warm_start or WarmStartData()
         self._observations = list(self.warm_start.observations)
         self._complete: list[Trial] = []
-        self._energy = self.warm_start.predictor((), seed=seed)
+        self._energy = CostSurrogate(workload, self.warm_start.predictor((), seed=seed))
         self._energy_is_due = False
-        self._latency: CostPredictor | None = None
+        self._latency: CostSurrogate | None = None
         self._quality = QualitySurrogate(workload)
-        #: Number of fits so far: predictions change with it, and only with it.
+        #: Number of fits so far.
         self.n_fits = 0
         self._n_fitted = 0
         self._fit_share = fit_share
@@ -107,10 +109,16 @@ class ArchitectureSurrogates:
         self._energy_is_due |= bool(observations)
 
     def refit(self, records: Sequence[Trial]) -> None:
-        """Learn from all trials; models are refitted once a tenth more are complete."""
+        """Learn from all trials; models are refitted once a tenth more are complete.
+
+        They are conditioned on each trial at once.
+        """
+        before = {record.number for record in self._complete}
         self._complete = [r for r in records if r.state == "complete"]
         if self._is_due:
             self._fit(records)
+        else:
+            self._condition([r for r in self._complete if r.number not in before])
 
     def add(self, record: Trial, records: Callable[[], Sequence[Trial]]) -> None:
         """Add one complete trial, as ``refit`` of ``records``, of which it is one.
@@ -120,6 +128,16 @@ class ArchitectureSurrogates:
         self._complete.append(record)
         if self._is_due:
             self._fit(records())
+        else:
+            self._condition([record])
+
+    def _condition(self, trials: Sequence[Trial]) -> None:
+        """Condition on complete trials; hyperparameters stay."""
+        self._quality.add([_quality_label(record) for record in trials])
+        measured = [(r.architecture, r.reading) for r in trials if r.reading is not None]
+        self._energy.add([Observation.of_energy(a, self.workload, r) for a, r in measured])
+        if self._latency is not None:
+            self._latency.add([Observation.of_latency(a, self.workload, r) for a, r in measured])
 
     @property
     def _is_due(self) -> bool:
@@ -145,19 +163,19 @@ class ArchitectureSurrogates:
         complete = recent(self._complete)
         self._fit_energy(complete)
         if self.goals.needs_latency:
-            self._latency = CostPredictor.fit(
-                [
-                    Observation.of_latency(r.architecture, self.workload, r.reading)
-                    for r in complete
-                    if r.reading is not None
-                ],
-                seed=self.seed,
-            )
+            labels = [
+                Observation.of_latency(r.architecture, self.workload, r.reading)
+                for r in complete
+                if r.reading is not None
+            ]
+            predictor = CostPredictor.fit(labels, seed=self.seed)
+            self._latency = self._latency or CostSurrogate(self.workload, predictor)
+            self._latency.fit(predictor, labels[-MOST_LABELS:])
         self._fit_quality(
-            [QualityLabel(r.architecture, r.objectives[0], r.quality_se or 0.0) for r in complete]
+            [_quality_label(record) for record in recent(self._complete, MOST_LABELS)]
             + [
                 QualityLabel(e.record.architecture, e.quality, e.standard_error)
-                for e in extrapolate(recent(records))
+                for e in extrapolate(recent(records, MOST_LABELS))
             ]
         )
 
@@ -169,24 +187,24 @@ class ArchitectureSurrogates:
             for r in complete
             if r.reading is not None
         ]
-        self._energy = self.warm_start.predictor([*added, *own], seed=self.seed)
+        predictor = self.warm_start.predictor([*added, *own], seed=self.seed)
+        labels = [*self._observations, *own]
+        self._energy.fit(predictor, labels[-MOST_LABELS:])
 
-    def _fit_quality(self, own: Sequence[QualityLabel]) -> None:
-        rows = [*self.warm_start.qualities, *own]
-        self._quality.fit(
-            [row.architecture for row in rows],
-            [row.quality for row in rows],
-            [row.standard_error for row in rows],
-        )
-
-    def energy_j(self, batch: ArchitectureBatch, confidence: float) -> Predictions:
-        """Predict joules per unit of the workload, with intervals at ``confidence``."""
+    def _fit_energy_if_due(self) -> None:
         if self._energy_is_due and self._may_fit:
             started_s = time.perf_counter()
             self._fit_energy(recent(self._complete))
             self.n_fits += 1
             self._fits_s += time.perf_counter() - started_s
-        return self._energy.predict(batch, self.workload, confidence)
+
+    def _fit_quality(self, own: Sequence[QualityLabel]) -> None:
+        self._quality.fit([*self.warm_start.qualities, *own])
+
+    def energy_j(self, batch: ArchitectureBatch, confidence: float) -> Predictions:
+        """Predict joules per unit of the workload, with intervals at ``confidence``."""
+        self._fit_energy_if_due()
+        return self._energy.predict(batch, confidence)
 
     @property
     def predicts_latency(self) -> bool:
@@ -198,8 +216,24 @@ class ArchitectureSurrogates:
         if self._latency is None:
             zeros = np.zeros(len(batch))
             return Predictions(zeros, zeros, zeros + np.inf, zeros.astype(bool))
-        per_unit = self._latency.predict(batch, self.workload, confidence)
+        per_unit = self._latency.predict(batch, confidence)
         return per_unit.scaled(self.workload.n_units)
+
+    @property
+    def log_error(self) -> ArchitectureProcess:
+        """The process of the logarithm of the error rate, conditioned on all labels so far."""
+        return self._quality.log_error
+
+    @property
+    def log_energy(self) -> ArchitectureProcess | None:
+        """The process of the logarithm of joules; ``None`` while the predictor serves alone."""
+        self._fit_energy_if_due()
+        return self._energy.log_cost
+
+    @property
+    def log_latency(self) -> ArchitectureProcess | None:
+        """The process of the logarithm of seconds per unit; ``None`` without one."""
+        return None if self._latency is None else self._latency.log_cost
 
     def quality(self, batch: ArchitectureBatch, confidence: float) -> Predictions | None:
         """Predict qualities with intervals; ``None`` before there are enough labels."""
@@ -223,10 +257,14 @@ class ArchitectureSurrogates:
         return energies_j
 
 
-def recent(records: Sequence[Trial]) -> list[Trial]:
+def _quality_label(record: Trial) -> QualityLabel:
+    return QualityLabel(record.architecture, record.objectives[0], record.quality_se or 0.0)
+
+
+def recent(records: Sequence[Trial], most: int = _MOST_FITTED) -> list[Trial]:
     """The trials that models are fitted to, in their order."""
-    if len(records) <= _MOST_FITTED:
+    if len(records) <= most:
         return list(records)
-    newest = _MOST_FITTED // 2
-    before = np.linspace(0, len(records) - newest - 1, _MOST_FITTED - newest).astype(int)
+    newest = most // 2
+    before = np.linspace(0, len(records) - newest - 1, most - newest).astype(int)
     return [records[int(index)] for index in before] + list(records[-newest:])
