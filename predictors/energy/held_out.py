@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from predictors.energy.models import CostPredictor, Observation
 
-_FOLDS = 6
+_FOLDS = 4
 
 
 def held_out_errors(

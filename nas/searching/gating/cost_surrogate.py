@@ -59,9 +59,7 @@ class CostSurrogate:
         """
         prior = self._predictor.prior
         counts, rows = counted(batch, self._workload, prior.device)
-        values = prior.terms(batch, counts, rows, self._workload).values
-        log_prior: Array = np.log(values @ self._predictor.costs)
-        return log_prior
+        return self._predictor.fitted.log(prior.terms(batch, counts, rows, self._workload))
 
 
 def _log_label(label: Observation) -> LogLabel:
