@@ -60,6 +60,7 @@ DOORS = {
     "optuna": (
         "experiments/benchmarks/runtime/driver_variants.py",
         "experiments/benchmarks/sampling/peers/optuna_peers.py",
+        "experiments/benchmarks/sampling/peers/search_peer.py",
         "experiments/benchmarks/sampling/optuna_internals.py",
         "experiments/benchmarks/sampling/search_overhead.py",
         "experiments/benchmarks/sampling/warm_start.py",

@@ -4,7 +4,7 @@
 
 *Ours* is the driver of ``nas search``: its session with gate and sampler, the study on disk, a
 trial folder each. *No surrogates* is the same driver with a gate whose surrogates are never
-fitted: bare Tune has none either. *Bare* is ``tune.Tuner`` with ``OptunaSearch`` (at random with
+fitted (not with ``ehvi``, which proposes by them): bare Tune has none either. *Bare* is ``tune.Tuner`` with ``OptunaSearch`` (at random with
 ``--sampler random``, else TPE; two objectives) and Tune's defaults, in memory, and the same with
 ``reuse_actors``, as ours has it. All propose genes of ``--space`` and evaluate the same formula
 (``scale/law.py``) on as many workers of one local Ray, which is up before the clock starts. Each
@@ -92,12 +92,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     rates: list[Rate] = []
     for trials in arguments.trials:
         asked = arguments.sampler, space, trials, workers
-        for variant in (
+        variants = [
             partial(_ours, *asked, budget_s, is_gated=True),
             partial(_ours, *asked, budget_s, is_gated=False),
             partial(bare, *asked, bare_s, reuse_actors=True),
             partial(bare, *asked, bare_s, reuse_actors=False),
-        ):
+        ]
+        if arguments.sampler == "ehvi":
+            # It proposes by the surrogates.
+            del variants[1]
+        for variant in variants:
             rates.append(_alone(variant))
             print(rates[-1], file=sys.stderr, flush=True)
             # Kept now, should a later variant fail.

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from optuna.samplers import BaseSampler as BaseSampler
 
 from nas.records.config import SearchConfig
-from nas.records.goals import Goals
 from nas.records.trial import Trial
 from nas.samplers.ehvi import EhviSampler, NamedRowFilter, NamedRowMap, Partial, RowMaps
 from nas.samplers.objectives import ObjectiveOptions
@@ -24,7 +23,6 @@ from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.searching.gating.warm_start import PriorRow
 from nas.store.optuna_trials import record_of
 from predictors.energy.features import counted
-from predictors.meters.base import EnergyReading
 from search_spaces.space import SearchSpace
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.space.positions import is_active, repaired
@@ -43,13 +41,13 @@ def make_sampler(
 ) -> BaseSampler:
     """Make the sampler of a search; only ``ehvi`` uses more than ``config``.
 
-    If the search stops trials early, ``ehvi`` also uses their extrapolated qualities.
+    If the search stops trials early, ``ehvi`` may also propose around them.
 
-    ``ehvi`` (``nas.samplers.ehvi``) gets the space's conditions, closed-form counts and the
-    trials' standard errors; joules count in ratios. ``tpe`` is
-    multi-objective TPE (Ozaki et al. 2022), multivariate so that heads and widths are judged
-    together, with a constant liar so that candidates in flight repel new ones; ``nsga2`` is
-    NSGA-II (Deb et al. 2002) with a population that fits searches of some dozens of trials.
+    ``ehvi`` (``nas.samplers.ehvi``) gets the space's conditions and the search's surrogates;
+    joules count in ratios. ``tpe`` is multi-objective TPE (Ozaki et al. 2022), multivariate so
+    that heads and widths are judged together, with a constant liar so that candidates in flight
+    repel new ones; ``nsga2`` is NSGA-II (Deb et al. 2002) with a population that fits searches of
+    some dozens of trials.
     """
     name, seed, space, goals = config.sampler, config.seed, config.space, config.goals
     startup_trials = config.gate.startup_trials
@@ -109,7 +107,6 @@ def architecture_sampler(
             # Every cost counts in ratios, as joules do.
             log=(False, *[True] * n_costs),
             best_possible=(1.0, *[None] * n_costs),
-            variances=lambda trial: _variances(trial, goals),
         ),
         row_maps=RowMaps(
             features=lambda names, rows: _features(batch_of(names, rows), workload),
@@ -122,32 +119,11 @@ def architecture_sampler(
     )
 
 
-def _variances(trial: optuna.trial.FrozenTrial, goals: Goals) -> tuple[float, ...]:
-    """Variances of a trial's quality, joules and further costs, from evaluation and repeats."""
-    record = record_of(trial)
-    if record is None or record.quality_se is None:
-        return (0.0,) * len(goals.names)
-    if record.reading is None:
-        energy = record.prediction
-        low_j, high_j = (0.0, 0.0) if energy is None else (energy.low, energy.high)
-        # The gate's interval is of 95% by default.
-        variance = ((high_j - low_j) / 2 / 1.96) ** 2
-        return record.quality_se**2, variance, *(0.0 for _ in goals.costs)
-    relative = record.reading.relative_sd**2
-    # Repeats of one measurement give seconds as well as joules.
-    costs = (
-        relative * record.reading.latency_s**2 if cost == "latency" else 0.0
-        for cost in goals.costs
-    )
-    return record.quality_se**2, _variance(record.reading), *costs
-
-
-def _variance(reading: EnergyReading) -> float:
-    return (reading.relative_sd * reading.energy_j) ** 2
-
-
 def _prior_trial(row: PriorRow, n_costs: int) -> PriorTrial:
-    """Convert a row for the sampler; its ``n_costs`` further objectives are unknown."""
+    """Convert a row for the sampler; its ``n_costs`` further objectives are unknown.
+
+    The surrogates have its labels, with their noise, from the warm start.
+    """
     reading = row.reading
     return PriorTrial(
         row.genes,
@@ -155,11 +131,6 @@ def _prior_trial(row: PriorRow, n_costs: int) -> PriorTrial:
             np.nan if row.quality is None else row.quality,
             np.nan if reading is None else reading.energy_j,
             *[np.nan] * n_costs,
-        ),
-        (
-            row.quality_se**2,
-            0.0 if reading is None else _variance(reading),
-            *[0.0] * n_costs,
         ),
     )
 
@@ -178,7 +149,7 @@ class _Stopped:
         params = {trial.number: trial.params for trial in unfinished}
         records = [self._record(trial) for trial in (*complete, *unfinished)]
         return [
-            PriorTrial(params[e.record.number], (e.quality, np.nan), (e.standard_error**2, 0.0))
+            PriorTrial(params[e.record.number], (e.quality, np.nan))
             for e in extrapolate([record for record in records if record is not None])
         ]
 

@@ -83,8 +83,8 @@ def test_latency_is_learnt_and_what_must_break_its_limit_is_dropped(tmp_path):
     drive(session, judged)
     dropped = [r for r in session.records() if r.state == "dropped" and "latency" in r.reason]
     assert dropped and all(r.architecture.d_model > 48 for r in dropped)
-    slow = [r for r in session.records() if r.state == "complete" and r.reading.latency_s > 5e-4]
-    front = Goals(max_latency_s=5e-4).front(session.records())
+    slow = [r for r in session.records() if r.state == "complete" and r.reading.latency_s > 2e-4]
+    front = Goals(max_latency_s=2e-4).front(session.records())
     assert slow and front and not set(slow) & set(front)
 
 
