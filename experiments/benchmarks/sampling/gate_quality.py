@@ -42,6 +42,7 @@ from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import hypervolume, reference_point
 from nas.records.config import GateConfig
 from nas.records.goals import Goals
+from nas.records.trial import Trial
 from nas.searching.gating.gate import CandidatePool, Gate, audit_summary
 from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
@@ -149,7 +150,7 @@ def _prior(
 
 
 def _outcome(
-    losses: Array, evaluated: Sequence[int], dropped: Sequence[int], trials: Sequence
+    losses: Array, evaluated: Sequence[int], dropped: Sequence[int], trials: Sequence[Trial]
 ) -> Outcome:
     """Errors of true values, whose ``losses`` are those of all members."""
     points = losses[list(evaluated)]
@@ -158,7 +159,7 @@ def _outcome(
     every = losses[proposed]
     on_front = non_dominated_mask(every, _MINIMISE)
     is_evaluated = np.isin(proposed, list(evaluated))
-    reference = reference_point(every)
+    reference = reference_point(every).tolist()
     volume = hypervolume(every, reference, _MINIMISE)
     summary = audit_summary(trials)
     return Outcome(
