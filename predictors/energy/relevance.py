@@ -17,8 +17,8 @@ from scipy.optimize import minimize
 from predictors.energy.process import MOST_EXACT, MOST_INDUCING, Array, farthest_first
 
 _JITTER = 1e-6
-_ROWS_FOR_LIKELIHOOD = 150
-_ITERATIONS, _FEW_ITERATIONS = 30, 5
+_ROWS_FOR_LIKELIHOOD = 100
+_ITERATIONS, _FEW_ITERATIONS = 25, 3
 # Medians and deviations of the priors of logarithms, for a target of unit variance.
 _LENGTH, _LENGTH_SD = 1.5, 1.0
 _SIGNAL, _LINEAR, _NOISE, _OTHER_SD = 0.3, 0.5, 0.03, 1.5

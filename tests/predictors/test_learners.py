@@ -73,8 +73,8 @@ def test_the_processs_deviation_grows_away_from_its_rows():
 def test_a_sparse_process_is_close_to_the_exact_one(monkeypatch):
     target = np.sin(ROWS[:, 0]) + 0.5 * ROWS[:, 1]
     exact = fitted(Process, target, n=300)
-    monkeypatch.setattr("predictors.energy.process._MOST_EXACT", 200)
-    monkeypatch.setattr("predictors.energy.process._MOST_INDUCING", 150)
+    monkeypatch.setattr("predictors.energy.process.MOST_EXACT", 200)
+    monkeypatch.setattr("predictors.energy.process.MOST_INDUCING", 150)
     sparse = fitted(Process, target, n=300)
     difference = exact.predict(ROWS) - sparse.predict(ROWS)
     assert np.std(difference) < 0.05 * np.std(target)
