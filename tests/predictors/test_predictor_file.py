@@ -102,7 +102,11 @@ def rewritten(path, tmp_path, change_header=None, change_arrays=None):
         (lambda h: h["provenance"].update(device=""), None, "device must not be empty"),
         (lambda h: h["predictor"]["regressor"].update(learners=["os"]), None, "damaged"),
         (None, lambda a: a.update({"fitted/prior/costs": np.ones(3)}), "costs must be"),
-        (None, lambda a: a.update({"fitted/prior/costs": -a["fitted/prior/costs"]}), "finite numbers >= 0"),
+        (
+            None,
+            lambda a: a.update({"fitted/prior/costs": -a["fitted/prior/costs"]}),
+            "finite numbers >= 0",
+        ),
         (None, lambda a: a.pop("fitted/process/mean"), "damaged"),
         (None, lambda a: a.update({"fitted/standard/low": np.ones(2)}), "standard must hold"),
     ],
