@@ -41,7 +41,15 @@ _ON_PRIOR: dict[str, Any] = {
     "relevance": RelevanceProcess,
 }
 _ON_LINE: dict[str, Any] = {"line-trees": Trees, "line-relevance": RelevanceProcess}
+# With more rows the costs of the prior are well determined, and these learners gain nothing.
+_MOST_FOR_LINE = 200
 LEARNERS: dict[str, Any] = _ON_PRIOR | {LINE: Line} | _ON_LINE
+
+
+def learner_names(n_rows: int) -> tuple[str, ...]:
+    """Return the learners to fit to so many rows."""
+    is_needed = n_rows <= _MOST_FOR_LINE
+    return tuple(name for name in LEARNERS if is_needed or name not in _ON_LINE)
 
 
 def builds_on_line(name: str) -> bool:

@@ -29,6 +29,7 @@ from predictors.energy.ensemble import (
     Learner,
     builds_on_line,
     fit_learners,
+    learner_names,
     parts,
 )
 from predictors.energy.mixture import mixture
@@ -54,7 +55,7 @@ LEAST_ROWS = 10
 _LEAST_RESIDUAL_ROWS = 30
 _MOST_FOLDS = 10
 _FEW_FOLDS = 5
-_FEW_FOLDS_FROM = 60
+_FEW_FOLDS_FROM = 30
 _ROWS_TO_CHOOSE_TERMS = 300
 # Weights of the Gaussian process's deviation in the interval's width; 0 is a constant width.
 _KAPPAS = (0.0, 0.5, 1.0, 2.0)
@@ -208,7 +209,7 @@ class CostRegressor:
         rows = rows.only(choice)
         prior, standard, log_prior = _fit_prior(rows)
         row_weights, features = _row_weights(sd), standard.apply(rows.features)
-        names = tuple(LEARNERS) if n >= _LEAST_RESIDUAL_ROWS else (PROCESS,)
+        names = learner_names(n) if n >= _LEAST_RESIDUAL_ROWS else (PROCESS,)
         learners = fit_learners(
             features, np.log(rows.target), log_prior, row_weights, seed, names=names
         )

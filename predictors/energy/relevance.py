@@ -16,9 +16,11 @@ from scipy.optimize import minimize
 
 from predictors.energy.process import MOST_EXACT, MOST_INDUCING, Array, farthest_first
 
-_JITTER = 1e-6
-_ROWS_FOR_LIKELIHOOD = 150
-_ITERATIONS, _FEW_ITERATIONS = 30, 5
+_JITTER = 1e-8
+# Of a target of unit variance; below it the kernel's matrix is singular.
+_LEAST_NOISE = 1e-5
+_ROWS_FOR_LIKELIHOOD = 100
+_ITERATIONS, _FEW_ITERATIONS = 25, 3
 # Medians and deviations of the priors of logarithms, for a target of unit variance.
 _LENGTH, _LENGTH_SD = 1.5, 1.0
 _SIGNAL, _LINEAR, _NOISE, _OTHER_SD = 0.3, 0.5, 0.03, 1.5
@@ -63,29 +65,36 @@ class RelevanceProcess:
         )
         relevance = np.exp(hyper[:n_features])
         signal, linear, noise = np.exp(hyper[n_features:])
-        order = farthest_first(rows_NF, n if n <= MOST_EXACT else MOST_INDUCING)
-        inducing = rows_NF[order]
-        n_inducing = len(order)
-        # Weights of radial functions around the inducing rows, of the features, and of a constant.
-        between = np.eye(n_inducing + n_features + 1)
-        radial = signal * _radial(inducing, inducing, relevance)
-        radial[np.diag_indices_from(radial)] += _JITTER * signal
-        between[:n_inducing, :n_inducing] = radial
-        slope_sd = np.sqrt(linear / n_features)
-        cross = np.vstack(
-            [
-                signal * _radial(inducing, rows_NF, relevance),
-                slope_sd * rows_NF.T,
-                np.ones((1, n)),
-            ]
-        )
-        precision = weight / noise
-        posterior = between + (cross * precision) @ cross.T
-        factor = (cholesky(posterior, lower=True), True)
-        found = unit * cho_solve(factor, cross @ (precision * target))
-        slopes = slope_sd * found[n_inducing:-1]
-        line = np.concatenate([[centre + found[-1]], slopes])
-        return cls(inducing, relevance, signal * found[:n_inducing], line, hyper)
+        noises, slope = max(noise, _LEAST_NOISE) / weight, linear / n_features
+        if n <= MOST_EXACT:
+            inducing = rows_NF
+            kernel = signal * _radial(rows_NF, rows_NF, relevance)
+            kernel += slope * rows_NF @ rows_NF.T + 1.0
+            kernel[np.diag_indices(n)] += noises
+            found = cho_solve((cholesky(kernel, lower=True), True), target)
+            radial, slopes, constant = signal * found, slope * rows_NF.T @ found, found.sum()
+        else:
+            inducing = rows_NF[farthest_first(rows_NF, MOST_INDUCING)]
+            n_inducing = len(inducing)
+            # Weights of radial functions around inducing rows, of the features, of a constant.
+            cross = np.vstack(
+                [
+                    signal * _radial(inducing, rows_NF, relevance),
+                    np.sqrt(slope) * rows_NF.T,
+                    np.ones((1, n)),
+                ]
+            )
+            posterior = (cross / noises) @ cross.T
+            posterior[:n_inducing, :n_inducing] += signal * _radial(inducing, inducing, relevance)
+            posterior[np.diag_indices_from(posterior)] += np.concatenate(
+                [np.zeros(n_inducing), np.ones(n_features + 1)]
+            ) + _JITTER * np.mean(np.diag(posterior))
+            factor = (cholesky(posterior, lower=True), True)
+            found = cho_solve(factor, cross @ (target / noises))
+            radial, constant = signal * found[:n_inducing], found[-1]
+            slopes = np.sqrt(slope) * found[n_inducing:-1]
+        line = np.concatenate([[centre + unit * constant], unit * slopes])
+        return cls(inducing, relevance, unit * radial, line, hyper)
 
     def predict(self, rows_NF: Array) -> Array:
         """Return the posterior mean, shape ``(N,)``."""
@@ -121,9 +130,9 @@ def _hyperparameters(rows: Array, target: Array, weight: Array, near: Array | No
         relevance = np.exp(parameters[:n_features])
         signal, linear, noise = np.exp(parameters[n_features:])
         radial = signal * _radial(rows, rows, relevance)
-        noises = noise / weight
+        noises = max(noise, _LEAST_NOISE) / weight
         kernel = radial + linear * linear_kernel + 1.0
-        kernel[np.diag_indices(n)] += noises + _JITTER
+        kernel[np.diag_indices(n)] += noises
         lower, failed = lapack.dpotrf(kernel, lower=1)
         if failed:
             return 1e10, np.zeros_like(parameters)
@@ -139,7 +148,7 @@ def _hyperparameters(rows: Array, target: Array, weight: Array, near: Array | No
         gradient[n_features:] = (
             shaped.sum(),
             linear * (away * linear_kernel).sum(),
-            float(np.diag(away) @ noises),
+            float(np.diag(away) @ noises) if noise > _LEAST_NOISE else 0.0,
         )
         apart = (parameters - medians) / deviations
         return value + 0.5 * float(apart @ apart), gradient + apart / deviations

@@ -31,6 +31,8 @@ Array = NDArray[np.float64]
 
 SHIPPED = Path(__file__).parent / "priors" / "nvml_gpt.json"
 _SCHEMA = 1
+# Part of the range of a feature.
+_SLACK = 0.05
 # With fewer rows, all like the measured networks, other priors are not tried: the best of many on
 # so few rows is so by chance.
 _LEAST_TO_CHOOSE = 30
@@ -96,8 +98,10 @@ class Shape:
 
     @property
     def range(self) -> Standard:
-        """Centre, scale and range of the measured networks."""
-        return Standard(self.centre, self.scale, self.low, self.high)
+        """Centre, scale and range of the measured networks, with a little slack."""
+        # Numbers in the file are rounded, and a network just beyond the largest is not unlike it.
+        slack = _SLACK * (self.high - self.low) + 1e-4 * (1 + np.abs(self.centre))
+        return Standard(self.centre, self.scale, self.low - slack, self.high + slack)
 
     def describe(self) -> str:
         """Return what the shape was fitted to, in a few words."""

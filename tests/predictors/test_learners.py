@@ -7,15 +7,18 @@ from scipy.stats import norm
 from predictors.energy.calibration import Conformal, calibrate, effective_rows
 from predictors.energy.costs import equal_shares, fit_costs, scaled
 from predictors.energy.design import choose_rows, design_features
+from predictors.energy.line import Line
+from predictors.energy.mixture import mixture
 from predictors.energy.process import Process, farthest_first
 from predictors.energy.regressor import CostRegressor, Standard, Terms, TrainingRows
+from predictors.energy.relevance import RelevanceProcess
 from predictors.energy.ridge import QuadraticRidge, Ridge
 from predictors.energy.transfer import group_sums, rows_to_adapt, transfer_terms
 from predictors.energy.trees import Trees
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.standard_normal((300, 6))
-LEARNERS = [Ridge, QuadraticRidge, Trees, Process]
+LEARNERS = [Ridge, QuadraticRidge, Trees, Process, Line, RelevanceProcess]
 
 
 def fitted(kind, target, n=200, weight=None):
@@ -30,6 +33,8 @@ def test_every_learner_predicts_unseen_rows_of_what_it_can_express(kind):
         QuadraticRidge: ROWS[:, 0] * ROWS[:, 1] + ROWS[:, 2] ** 2,
         Trees: np.where(ROWS[:, 0] > 0, 1.0, -1.0) + (ROWS[:, 1] > 0.5),
         Process: np.sin(ROWS[:, 0]) + ROWS[:, 1],
+        Line: 5 + 2 * ROWS[:, 4] - ROWS[:, 1],
+        RelevanceProcess: 5 + np.sin(2 * ROWS[:, 0]) + ROWS[:, 1],
     }[kind]
     predicted = fitted(kind, target).predict(ROWS[200:])
     explained = 1 - np.var(predicted - target[200:]) / np.var(target[200:])
@@ -50,6 +55,29 @@ def test_rows_of_no_weight_teach_nothing(kind):
     weight = np.where(np.arange(200) < 100, 1.0, 1e-9)
     predicted = fitted(kind, target, weight=weight).predict(ROWS[200:])
     assert np.abs(np.mean(predicted - ROWS[200:, 0])) < 0.2
+
+
+def test_a_line_takes_the_features_that_matter_and_no_others():
+    line = fitted(Line, 5 + 2 * ROWS[:, 4] - ROWS[:, 1])
+    np.testing.assert_allclose(line.coefficients, [5, 0, -1, 0, 0, 2, 0], atol=1e-9)
+    noise = fitted(Line, RNG.standard_normal(300))
+    assert np.count_nonzero(noise.coefficients[1:]) <= 1
+
+
+def test_relevance_is_that_of_the_features_that_matter():
+    learner = fitted(RelevanceProcess, np.sin(3 * ROWS[:, 2]))
+    assert np.argmax(learner.relevance) == 2
+    assert learner.relevance[2] > 3 * np.delete(learner.relevance, 2).max()
+
+
+def test_a_mixture_weighs_what_predicts_and_keeps_to_the_simple_where_nothing_does():
+    truth = ROWS[:60, 0]
+    noise = RNG.standard_normal((4, 60))
+    held_out = {"nothing": np.zeros(60), "line": 0.3 * noise[0], "trees": truth + 0.1 * noise[1]}
+    weights = mixture(held_out, truth, np.ones(60), 0)
+    assert weights["trees"] > 0.9 and abs(sum(weights.values()) - 1) < 1e-12
+    useless = {"nothing": np.zeros(60), "line": noise[2], "trees": noise[3]}
+    assert mixture(useless, truth, np.ones(60), 0)["nothing"] > 0.8
 
 
 def test_a_features_products_are_a_quadratic_form():
@@ -73,8 +101,8 @@ def test_the_processs_deviation_grows_away_from_its_rows():
 def test_a_sparse_process_is_close_to_the_exact_one(monkeypatch):
     target = np.sin(ROWS[:, 0]) + 0.5 * ROWS[:, 1]
     exact = fitted(Process, target, n=300)
-    monkeypatch.setattr("predictors.energy.process._MOST_EXACT", 200)
-    monkeypatch.setattr("predictors.energy.process._MOST_INDUCING", 150)
+    monkeypatch.setattr("predictors.energy.process.MOST_EXACT", 200)
+    monkeypatch.setattr("predictors.energy.process.MOST_INDUCING", 150)
     sparse = fitted(Process, target, n=300)
     difference = exact.predict(ROWS) - sparse.predict(ROWS)
     assert np.std(difference) < 0.05 * np.std(target)

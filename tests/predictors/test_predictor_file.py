@@ -96,13 +96,17 @@ def rewritten(path, tmp_path, change_header=None, change_arrays=None):
 @pytest.mark.parametrize(
     ("header", "arrays", "words"),
     [
-        (lambda h: h.update(schema=99), None, "schema must be 2, got 99"),
+        (lambda h: h.update(schema=99), None, "schema must be 3, got 99"),
         (lambda h: h["features"].append("x"), None, "features must be those of this version"),
         (lambda h: h["provenance"].pop("device"), None, "damaged"),
         (lambda h: h["provenance"].update(device=""), None, "device must not be empty"),
         (lambda h: h["predictor"]["regressor"].update(learners=["os"]), None, "damaged"),
-        (None, lambda a: a.update({"fitted/costs": np.ones(3)}), "costs must be"),
-        (None, lambda a: a.update({"fitted/costs": -a["fitted/costs"]}), "finite numbers >= 0"),
+        (None, lambda a: a.update({"fitted/prior/costs": np.ones(3)}), "costs must be"),
+        (
+            None,
+            lambda a: a.update({"fitted/prior/costs": -a["fitted/prior/costs"]}),
+            "finite numbers >= 0",
+        ),
         (None, lambda a: a.pop("fitted/process/mean"), "damaged"),
         (None, lambda a: a.update({"fitted/standard/low": np.ones(2)}), "standard must hold"),
     ],
