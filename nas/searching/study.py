@@ -164,6 +164,7 @@ def _run_search(
         task = get_task(config.task)
         workload = task.workload(config.batch_size)
         check_fits(config.space, workload)
+        check_teacher(config.teacher is not None, workload)
         config.goals.check_reachable(config.space, workload, config.seed)
         protocol = get_protocol(config.protocol)
         if run is None:
