@@ -27,7 +27,7 @@ from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount, watched_meter
 from nas.searching.early_stopping import Stopper
-from nas.searching.fitting import check_fits
+from nas.searching.fitting import check_fits, check_teacher
 from nas.searching.gating.gate import FIT_SHARE, CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
 from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start

@@ -32,13 +32,19 @@ _TINY = 1e-9
 
 def detection_loss(outputs_BRCO: Tensor, targets_BM5: Tensor, label_smoothing: float) -> Tensor:
     """Return the loss of a batch; see the module's description."""
+    at_BP = assigned(targets_BM5, *outputs_BRCO.shape[1:3])
+    return assigned_loss(outputs_BRCO, targets_BM5, at_BP, label_smoothing)
+
+
+def assigned_loss(
+    outputs_BRCO: Tensor, targets_BM5: Tensor, at_BP: Tensor, label_smoothing: float
+) -> Tensor:
+    """Return the loss of a batch where ``at_BP`` is the index of each patch's target, or -1."""
     import torch
     import torch.nn.functional as F
 
-    rows, columns = outputs_BRCO.shape[1:3]
     flat_BPO = outputs_BRCO.flatten(1, 2).float()
     boxes_BP4 = decoded(outputs_BRCO).flatten(1, 2)
-    at_BP = assigned(targets_BM5, rows, columns)
     is_positive_BP = at_BP >= 0
     n_positive = is_positive_BP.sum().clamp_min(1)
     own_BP5 = targets_BM5.gather(

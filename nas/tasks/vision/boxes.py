@@ -67,11 +67,15 @@ def decoded(outputs_BRCO: Tensor) -> Tensor:
 
 
 def found_boxes(
-    outputs_BRCO: Tensor, most: int, least_score: float = LEAST_SCORE
+    outputs_BRCO: Tensor,
+    most: int,
+    least_score: float = LEAST_SCORE,
+    most_overlap: float = MOST_OVERLAP,
 ) -> NDArray[np.float64]:
     """Return the best boxes ``(B, most, 6)`` of a network's outputs, by falling score.
 
-    Each has its class, or ``IGNORED`` if fewer were found, its score and its ends.
+    Each has its class, or ``IGNORED`` if fewer were found, its score and its ends. None overlaps a
+    better one of its class by more than ``most_overlap``.
     """
     boxes_BP4 = decoded(outputs_BRCO).flatten(1, 2).clamp(0, 1).double().cpu().numpy()
     flat_BPO = outputs_BRCO.flatten(1, 2).float()
@@ -83,13 +87,17 @@ def found_boxes(
     for row, (boxes, scores, labels) in enumerate(
         zip(boxes_BP4, scores_BP, labels_BP.cpu().numpy(), strict=True)
     ):
-        kept = _not_suppressed(boxes, scores, labels, least_score)[:most]
+        kept = _not_suppressed(boxes, scores, labels, least_score, most_overlap)[:most]
         found[row, : len(kept)] = np.column_stack([labels[kept], scores[kept], boxes[kept]])
     return found
 
 
 def _not_suppressed(
-    boxes: Floats, scores: Floats, labels: NDArray[np.int64], least_score: float
+    boxes: Floats,
+    scores: Floats,
+    labels: NDArray[np.int64],
+    least_score: float,
+    most_overlap: float,
 ) -> list[int]:
     """Return the indices of boxes that overlap no better one of their class, best first."""
     order = np.argsort(-scores, kind="stable")
@@ -101,7 +109,7 @@ def _not_suppressed(
         kept.append(int(index))
         rest = order[place + 1 :]
         overlaps = overlap(boxes[index][None], boxes[rest])[0]
-        is_open[place + 1 :] &= (overlaps <= MOST_OVERLAP) | (labels[rest] != labels[index])
+        is_open[place + 1 :] &= (overlaps <= most_overlap) | (labels[rest] != labels[index])
     return kept
 
 
