@@ -192,10 +192,10 @@ def detection(device: str) -> SearchConfig:
         space=SearchSpace.from_dict(
             {
                 "name": "detection-64",
-                "d_model": [32, 48, 64, 96, 128],
-                "depth": {"low": 2, "high": 6},
-                "n_heads": [2, 4, 8],
-                "n_kv_heads": [1, 2, 4, 8],
+                "d_model": [32, 48, 64, 96],
+                "depth": {"low": 1, "high": 4},
+                "n_heads": [2, 4],
+                "n_kv_heads": [1, 2, 4],
                 "ffn_ratio": [1, 2, 4],
                 "patch_size": [4, 8],
                 "resolution": [32, None],
@@ -203,13 +203,13 @@ def detection(device: str) -> SearchConfig:
                 "ffn_precision": ["fp32", "bf16", "int8"],
             }
         ),
-        trials=32,
+        trials=24,
         batch_size=16,
         protocol="quick" if device == "cpu" else "screening",
         training=TrainingConfig(
-            epochs=60,
+            epochs=80,
             batch_size=16,
-            learning_rate=2e-3,
+            learning_rate=3e-3,
             weight_decay=0.1,
             label_smoothing=0.0,
             shift_pixels=4,

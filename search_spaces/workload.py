@@ -55,9 +55,10 @@ class Workload:
 
     ``input_shape`` is ``(channels, height, width)`` for images and ``(sequence_length,)`` for
     token workloads. ``n_classes`` is the width of the output: classes (of a sample, of each pixel,
-    or of the object at a patch, beside ``BOX_OUTPUTS`` of the object itself), the vocabulary for language modelling (of the next token, or of masked tokens from
-    both sides), 2 for question answering, which scores each token as an answer's first and as
-    its last, the pooled width for embeddings, which have no output layer. ``vocab_size`` is
+    or in detection of the object at a patch, which has ``BOX_OUTPUTS`` more), the vocabulary for
+    language modelling (of the next token, or of masked tokens from both sides), 2 for question
+    answering, which scores each token as an answer's first and as its last, the pooled width for
+    embeddings, which have no output layer. ``vocab_size`` is
     ``None`` for images. ``padding_token`` fills texts up at their end and is masked in attention
     and pooling, except in language modelling; one that is no token of the vocabulary masks none.
     Energy is joules per *sample*: one image or one sequence, the batch's joules divided by

@@ -39,7 +39,9 @@ def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...
         number = run.front().recommended().trial if trial is None else trial
         examples = examples_in(run.trials_place / str(number))
         if examples is None:
-            raise ValueError(f"trial {number} must have examples to draw, and task {run.task} has none")
+            raise ValueError(
+                f"trial {number} must have examples to draw, and task {run.task} has none"
+            )
         return (examples_chart(examples, f"trial {number}, validation pictures"),)
     label = meter_label(run.meter, is_estimate=is_estimate(run))
     if name == "front":

@@ -322,7 +322,9 @@ def _format_note(stored: Mapping[str, Any], metric: str, kind: str) -> str:
     opset = f"opset {stored['opset']}, " if "opset" in stored else ""
     needs = f"needs {' and '.join(stored['needs'])}; " if "needs" in stored else ""
     if kind == "object_detection":
-        needs += "outputs of patches, not boxes: `nas.tasks.vision.boxes.found_boxes` makes these; "
+        needs += (
+            "outputs of patches, not boxes: `nas.tasks.vision.boxes.found_boxes` makes these; "
+        )
     shape = ", ".join(["batch", *map(str, stored["inputs"])])
     return (
         f"{opset}inputs ({shape}) with a batch of any size; {judged}; {needs}run by "

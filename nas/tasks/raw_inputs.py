@@ -96,9 +96,7 @@ def size_of_picture(picture: str | Path | bytes) -> Size:
     """
     where = "a picture given as bytes" if isinstance(picture, bytes) else str(picture)
     try:
-        return upright_size(
-            picture if isinstance(picture, bytes) else read_bytes(Path(picture))
-        )
+        return upright_size(picture if isinstance(picture, bytes) else read_bytes(Path(picture)))
     except ValueError as error:
         raise ValueError(f"{where} {error}") from None
 

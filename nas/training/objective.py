@@ -70,7 +70,7 @@ class Ranking(Protocol):
 
 @runtime_checkable
 class MovingTargets(Protocol):
-    """An ``Objective`` whose targets have positions, which move with shifted and mirrored images."""
+    """An ``Objective`` whose targets have positions, which move with augmented images."""
 
     def moved(
         self, targets: Tensor, flipped_B: Tensor, shift_B2: Tensor, size: tuple[int, int]

@@ -74,8 +74,8 @@ class Supernet(nn.Module):
             )
         if workload.is_detection:
             raise ValueError(
-                f"supernet must be None for {workload.kind}: members learn from the outputs of the "
-                f"largest, which are those of other patches"
+                f"supernet must be None for {workload.kind}: members learn from the "
+                f"outputs of the largest, which are those of other patches"
             )
         if len(space.values("blocks")) > 1:
             raise ValueError(

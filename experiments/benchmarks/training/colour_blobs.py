@@ -56,7 +56,8 @@ class ColourBlobs:
 
     def _mask(self, pixels_CHW: Floats) -> NDArray[np.bool_]:
         border = np.concatenate(
-            [pixels_CHW[:, 0], pixels_CHW[:, -1], pixels_CHW[:, :, 0], pixels_CHW[:, :, -1]], axis=1
+            [pixels_CHW[:, 0], pixels_CHW[:, -1], pixels_CHW[:, :, 0], pixels_CHW[:, :, -1]],
+            axis=1,
         )
         apart = pixels_CHW - np.median(border, axis=1)[:, None, None]
         distance = np.sqrt((apart**2).mean(axis=0))

@@ -1,6 +1,6 @@
 """What does a searched detector reach on drawn shapes, beside colour blobs and set prediction?
 
-    python -m experiments.benchmarks.training.detection --trials 8 --epochs 40
+    python -m experiments.benchmarks.training.detection --trials 6 --patch 8
 
 The recipe ``detection`` is searched on pictures of shapes (``drawn_shapes``). Its best network and
 the cheapest one within a standard error of it are compared with blobs of colour on the test split.
@@ -45,6 +45,7 @@ from nas.training.loop import train
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.models.build import build
+from search_spaces.space.domains import Choice
 from search_spaces.workload import BOX_OUTPUTS
 
 _MOST = 100
@@ -140,9 +141,7 @@ def searched(run: Run, task: Detection) -> list[dict[str, object]]:
     return rows
 
 
-def load_trial(
-    architecture: Architecture, run: Run, folder: Path
-) -> Callable[[Tensor], Tensor]:
+def load_trial(architecture: Architecture, run: Run, folder: Path) -> Callable[[Tensor], Tensor]:
     """Return the call of a trial's network as it was evaluated."""
     from safetensors.torch import load_file
 
@@ -178,9 +177,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__.splitlines()[0],
     )
     parser.add_argument("--pictures", type=int, default=600)
-    parser.add_argument("--trials", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--seeds", type=int, default=2, help="of the table of assignments")
+    parser.add_argument("--trials", type=int, default=6)
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--patch", type=int, help="the only patch size, of whole pictures")
+    parser.add_argument("--seeds", type=int, default=1, help="of the table of assignments")
     parser.add_argument("--to", type=Path, help="folder of the run (default: a temporary one)")
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
@@ -194,11 +194,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         path.write_text(yaml.safe_dump({"name": "shapes", "kind": "detection", "data": data}))
         task = get_task(str(path))
         assert isinstance(task, Detection)
-        rows: list[dict[str, object]] = [{"detector": "colour blobs", **blobs(task), "energy_uj": None}]
-        config = replace(
-            get_recipe("detection", task=str(path), epochs=arguments.epochs),
-            trials=arguments.trials,
-        )
+        rows: list[dict[str, object]] = [
+            {"detector": "colour blobs", **blobs(task), "energy_uj": None}
+        ]
+        config = get_recipe("detection", task=str(path), epochs=arguments.epochs)
+        # Mirrored shapes are shapes.
+        training = replace(config.training, flip_images=True)
+        config = replace(config, trials=arguments.trials, training=training)
+        if arguments.patch is not None:
+            only = {"patch_size": Choice((arguments.patch,)), "resolution": Choice((None,))}
+            domains = {**config.space.domains, **only}
+            config = replace(config, space=replace(config.space, domains=domains))
         run = nas.search(config, folder / "run", workers=0)
         rows += searched(run, task)
         by_assignment = assignments(task, config.training, arguments.seeds)
@@ -213,7 +219,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows,
         ),
         Table.of(
-            "assignments", {"patches that learn a box": "{patches}", "seed": "{seed}", **columns}, by_assignment
+            "assignments",
+            {"patches that learn a box": "{patches}", "seed": "{seed}", **columns},
+            by_assignment,
         ),
     )
     return 0

@@ -1,7 +1,8 @@
 """Pictures of drawn shapes with their boxes, for detection: the right answer is known.
 
-Circles, squares and triangles lie on a ground of any grey with noise and may cover each other in
-part. Their colours say nothing of their class, unless classes have ``own_colours``.
+Circles, squares and triangles lie on a grey ground with noise and may cover each other in part.
+Their colours say nothing of their class, unless classes have ``own_colours``. Thin lines of the
+same colours cross the picture.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 CLASSES = ("circle", "square", "triangle")
-_COLOURS = {"circle": (220, 60, 60), "square": (60, 200, 80), "triangle": (70, 90, 230)}
-# Least distance of a shape's colour from the ground's, of 255.
-_CONTRAST = 70
+_COLOURS = ((220, 60, 60), (60, 200, 80), (70, 90, 230))
 # Most overlap of two shapes.
 _OVERLAP = 0.2
 # Sides are drawn at this multiple and averaged, so that edges are smooth.
@@ -32,10 +32,11 @@ def write_shapes(
     seed: int = 0,
     side: int = 64,
     most: int = 4,
-    sizes: tuple[int, int] = (10, 26),
+    sizes: tuple[int, int] = (12, 28),
+    lines: int = 3,
     own_colours: bool = False,
 ) -> list[list[tuple[str, Box]]]:
-    """Write ``n`` pictures of up to ``most`` shapes below ``folder``, with boxes in two formats.
+    """Write ``n`` pictures of up to ``most`` shapes and some ``lines`` below ``folder``.
 
     ``pictures`` has the pictures, ``boxes.json`` the boxes as COCO has them, ``labels`` those of
     YOLO. Every eighth picture is empty. Returns the boxes, (left, top, right, bottom) in pixels.
@@ -45,9 +46,8 @@ def write_shapes(
         (folder / name).mkdir(parents=True, exist_ok=True)
     every: list[list[tuple[str, Box]]] = []
     for index in range(n):
-        ground = rng.uniform(40, 215)
         shapes = [] if index % 8 == 7 else _placed(rng, side, most, sizes)
-        pixels = _drawn(rng, side, ground, shapes, own_colours)
+        pixels = _drawn(rng, side, shapes, lines, own_colours)
         Image.fromarray(pixels).save(folder / "pictures" / f"{index:04}.png")
         every.append(shapes)
     _write_coco(folder / "boxes.json", every, side)
@@ -78,14 +78,18 @@ def _shared(one: Box, two: Box) -> float:
 def _drawn(
     rng: np.random.Generator,
     side: int,
-    ground: float,
     shapes: Sequence[tuple[str, Box]],
+    lines: int,
     own_colours: bool,
-) -> np.ndarray:
-    canvas = Image.new("RGB", (side * _FINE, side * _FINE), (round(ground),) * 3)
+) -> NDArray[np.uint8]:
+    canvas = Image.new("RGB", (side * _FINE, side * _FINE), (int(rng.integers(90, 160)),) * 3)
     draw = ImageDraw.Draw(canvas)
+    for _ in range(lines):
+        ends = [tuple(end) for end in (rng.random((2, 2)) * side * _FINE).tolist()]
+        draw.line(ends, fill=_COLOURS[int(rng.integers(3))], width=_FINE)
     for name, box in shapes:
-        colour = _COLOURS[name] if own_colours else _colour(rng, ground)
+        own = CLASSES.index(name)
+        colour = _COLOURS[own if own_colours else int(rng.integers(3))]
         left, top, right, bottom = (round(_FINE * end) for end in box)
         right, bottom = right - 1, bottom - 1
         if name == "circle":
@@ -97,13 +101,6 @@ def _drawn(
             draw.polygon(corners, fill=colour)
     small = np.asarray(canvas.resize((side, side), Image.Resampling.BOX), dtype=np.float64)
     return np.clip(small + rng.normal(0, 12, small.shape), 0, 255).astype(np.uint8)
-
-
-def _colour(rng: np.random.Generator, ground: float) -> tuple[int, int, int]:
-    while True:
-        colour = rng.integers(0, 256, 3)
-        if abs(colour - ground).mean() > _CONTRAST:
-            return int(colour[0]), int(colour[1]), int(colour[2])
 
 
 def _write_coco(path: Path, every: Sequence[Sequence[tuple[str, Box]]], side: int) -> None:

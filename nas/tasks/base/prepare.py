@@ -125,7 +125,9 @@ def prepare(
         if encoded is not None:
             targets = encoded.targets(split)
         elif plan.has_targets:
-            targets = np.stack([_filled(pool.samples[row].target, n_rows) for pool, row in rows[split]])
+            targets = np.stack(
+                [_filled(pool.samples[row].target, n_rows) for pool, row in rows[split]]
+            )
         else:
             targets = np.concatenate(planes)
             targets = targets[:, 0] if plan.n_target_planes == 1 else targets

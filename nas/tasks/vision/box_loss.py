@@ -85,7 +85,9 @@ def assigned(targets_BM5: Tensor, rows: int, columns: int) -> Tensor:
     # (B, P, M, 2): distances of patches' centres from boxes' centres, in patches.
     apart = (centres_P2[:, None] - (low_BM2 + high_BM2)[:, None] / 2).abs() / patch_2
     is_near = (apart < _RADIUS).all(dim=-1)
-    is_within = (centres_P2[:, None] > low_BM2[:, None]) & (centres_P2[:, None] < high_BM2[:, None])
+    is_within = (centres_P2[:, None] > low_BM2[:, None]) & (
+        centres_P2[:, None] < high_BM2[:, None]
+    )
     is_own = (apart <= 0.5).all(dim=-1)
     is_candidate = (is_near & is_within.all(dim=-1)) | is_own
     is_candidate &= (targets_BM5[..., 0] != IGNORED)[:, None]

@@ -40,7 +40,9 @@ class BoxReading:
             ValueError: there is none of that name.
         """
         if name not in self.classes:
-            raise ValueError(f"must be of a class in classes ({named(self.classes)}), got {name!r}")
+            raise ValueError(
+                f"must be of a class in classes ({named(self.classes)}), got {name!r}"
+            )
         return self.classes.index(str(name))
 
     def clipped(self, left: float, top: float, right: float, bottom: float, size: Size) -> Ends:

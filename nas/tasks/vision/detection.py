@@ -150,7 +150,9 @@ class Detection(ArrayTask):
         about, lines = self.about(), []
         for split, counts in about["boxes"].items():
             least = _RARE if split == "train" else 1
-            rare = [f"{n!r} ({k})" for n, k in zip(self.labels(), counts, strict=True) if k < least]
+            rare = [
+                f"{n!r} ({k})" for n, k in zip(self.labels(), counts, strict=True) if k < least
+            ]
             if rare:
                 lines.append(f"rare: too few {split} boxes of {', '.join(rare)}")
         if about["share_small"] > _MANY_SMALL:

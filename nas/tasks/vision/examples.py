@@ -67,7 +67,9 @@ def examples_of(
             ExamplePicture(
                 *pixels.shape[:2],
                 base64.b64encode(pixels.tobytes()).decode(),
-                tuple(ExampleBox(labels[row[0]], None, *(row[1:] / UNITS).tolist()) for row in true),
+                tuple(
+                    ExampleBox(labels[row[0]], None, *(row[1:] / UNITS).tolist()) for row in true
+                ),
                 tuple(ExampleBox(labels[int(row[0])], *row[1:].tolist()) for row in shown),
             )
         )

@@ -126,7 +126,9 @@ def test_the_page_draws_them_without_an_image(run, tmp_path, examples):
         assert page.run(f"{section}.querySelectorAll('canvas').length") == 3
         # Three boxes, and two in the legend.
         assert page.run(f"{section}.querySelectorAll('rect.frame').length") == 3 + 2
-        pixel = f"{section}.querySelector('canvas').getContext('2d').getImageData(15, 5, 1, 1).data"
+        pixel = (
+            f"{section}.querySelector('canvas').getContext('2d').getImageData(15, 5, 1, 1).data"
+        )
         assert page.run(f"[...{pixel}].join()") == ",".join(map(str, (*GREEN, 255)))
         assert not page.errors
     finally:

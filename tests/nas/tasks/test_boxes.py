@@ -97,7 +97,9 @@ def test_the_loss_is_least_for_right_boxes():
     patches = [(r, c) for r in (1, 2) for c in (1, 2)]
     # Patches about the centre are half a patch from it: tanh(raw / 2) of two patches.
     raw = 2 * np.arctanh(0.25)
-    good = [(r, c, 2, raw if c == 1 else -raw, raw if r == 1 else -raw, 0.0, 0.0) for r, c in patches]
+    good = [
+        (r, c, 2, raw if c == 1 else -raw, raw if r == 1 else -raw, 0.0, 0.0) for r, c in patches
+    ]
     np.testing.assert_allclose(decoded(outputs(4, 4, good))[0, 1, 1], right, atol=1e-6)
     least = float(detection_loss(outputs(4, 4, good), targets, 0.0))
     assert least < 0.02

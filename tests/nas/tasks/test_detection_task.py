@@ -1,4 +1,4 @@
-"""Pictures with boxes in COCO's and in YOLO's format: read, checked, and said where they are wrong."""
+"""Pictures with boxes in COCO's and in YOLO's format: read, and checked entry by entry."""
 
 import json
 
@@ -70,13 +70,17 @@ def test_both_formats_give_the_drawn_boxes(tmp_path, shapes, size):
         # One picture of eight has no box, and all splits have room for the most boxes.
         assert sum(len(task.split(name)) for name in SPLITS) == N
         assert len({task.split(name).targets.shape[1:] for name in SPLITS}) == 1
-        np.testing.assert_allclose(np.concatenate(boxes_of(task)), np.concatenate(right), atol=2e-4)
+        np.testing.assert_allclose(
+            np.concatenate(boxes_of(task)), np.concatenate(right), atol=2e-4
+        )
         assert task.labels() == list(CLASSES)
 
 
 def test_folders_of_splits_and_a_folder_of_both_parts_are_read(tmp_path):
     for split, n in (("train", 24), ("val", 8), ("test", 8)):
-        made = write_shapes(tmp_path / "made" / split, n, seed=n + len(split), side=24, sizes=(6, 9))
+        made = write_shapes(
+            tmp_path / "made" / split, n, seed=n + len(split), side=24, sizes=(6, 9)
+        )
         for part, kind in (("images", "pictures"), ("labels", "labels")):
             target = tmp_path / "all" / part / split
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -95,8 +99,9 @@ def test_boxes_that_reach_beyond_are_cut_and_crowds_are_not_read(tmp_path, shape
     change(tmp_path, edit)
     found = check_data(detection(tmp_path))
     assert not found.errors
-    assert "clipped: 1 boxes reach beyond their pictures, by up to 8 pixels, and are cut there" in (
-        found.warnings
+    assert (
+        "clipped: 1 boxes reach beyond their pictures, by up to 8 pixels, and are cut there"
+        in (found.warnings)
     )
     assert any("1 annotations with iscrowd" in line for line in found.warnings)
     cut = [box for row in boxes_of(detection(tmp_path)) for box in row if box[1:3] == (0, 0)]
@@ -130,7 +135,9 @@ def test_a_turned_picture_has_boxes_as_people_see_it(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     image.save(tmp_path / "pictures" / "0000.png", exif=exif)
-    with pytest.raises(ValueError, match=r"images\[0\] must have the height and width .*12 and 24"):
+    with pytest.raises(
+        ValueError, match=r"images\[0\] must have the height and width .*12 and 24"
+    ):
         detection(tmp_path, size=24).workload(1)
 
     def edit(data):
@@ -160,7 +167,10 @@ COCO_FAULTS = [
     (annotation(3, image_id=999), r"annotations\[3\] must have the image_id of an entry"),
     (annotation(3, image_id="1"), r"annotations\[3\] must have a whole number as image_id"),
     (lambda d: d["images"][2].update(height=9), r"images\[2\] must have the height and width"),
-    (lambda d: d["images"][2].update(file_name="../x.png"), r"images\[2\] must have the file_name"),
+    (
+        lambda d: d["images"][2].update(file_name="../x.png"),
+        r"images\[2\] must have the file_name",
+    ),
     (lambda d: d["images"][2].update(file_name="no.png"), r"images\[2\] must have the file_name"),
     (lambda d: d["images"].append(d["images"][0]), r"an id and a file_name of its own"),
     (lambda d: d["categories"].append({"id": 1, "name": "x"}), r"categories\[3\] must have an id"),

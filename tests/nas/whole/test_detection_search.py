@@ -65,7 +65,9 @@ def test_a_search_goes_the_whole_way(tmp_path, monkeypatch, capsys, counted_joul
 
     examples = examples_in(run.trial_folder(best.number))
     scores = {score.metric: score.value for score in examples.scores}
-    assert scores["map"] == pytest.approx(best.quality, abs=1e-6) and scores["map50"] > scores["map"]
+    assert (
+        scores["map"] == pytest.approx(best.quality, abs=1e-6) and scores["map50"] > scores["map"]
+    )
     assert len(examples.pictures) == 4
     assert len(page_data(run)["charts"]["examples"][0]["pictures"]) == 4
     words = ["plot", str(run.folder), "--what", "examples", "--trial", str(best.number)]
