@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nas.charts.chart import Axis, Chart, Mark, Picture, Series, Text, box
-from nas.tasks.base.examples import ExampleBox, ExamplePicture, Examples
 from nas.tasks.base.metric import get_metric
+from nas.tasks.vision.example_boxes import ExampleBox, ExamplePicture, Examples
 
 _COLUMNS = 2
 # Share of a cell's side that its picture takes, and the height of a line of its text.

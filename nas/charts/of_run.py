@@ -15,14 +15,13 @@ from nas.charts.predictions import predictions_chart
 from nas.charts.progress import progress_charts
 from nas.core.units import meter_label
 from nas.store.run import Run
-from nas.tasks.base.examples import examples_in
+from nas.tasks.vision.example_boxes import examples_in
 
 
 def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...]:
-    """Return the charts ``name`` of ``run``; ``trial`` is the one whose architecture or
-    examples are drawn.
+    """Return the charts ``name`` of ``run``; of ``trial``, if they are of one.
 
-    It is the recommended member by default.
+    By default that is the recommended member. Architectures and examples are of one trial.
 
     Raises:
         ValueError: the run has no data for it yet.

@@ -18,7 +18,7 @@ from nas.records.config import EvaluationConfig
 from nas.records.replicas import save_scores
 from nas.records.rungs import OnProgress, Progress, RungPoint
 from nas.records.spent import SPENT, Spending
-from nas.tasks.base.examples import save_examples
+from nas.tasks.vision.example_boxes import save_examples
 from predictors.measurement.accounting import whole_device
 from predictors.measurement.records import EnergyRecord
 from search_spaces.architecture import Architecture

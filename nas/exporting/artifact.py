@@ -43,7 +43,8 @@ class Artifact:
     ``call`` maps a batch of inputs to logits, and for translation a batch of source texts to
     tokens of translations. ``labels`` are the names of the outputs. ``encoder`` tokenizes texts,
     ``columns`` joins several texts to one, and ``raw_inputs`` reads files; each is ``None`` if the
-    task has none. ``max_boxes`` is the most objects that are found in a picture. ``network`` is the torch module, not compiled.
+    task has none. ``max_boxes`` is the most objects that are found in a picture. ``network``
+    is the torch module, not compiled.
     """
 
     architecture: Architecture
@@ -100,7 +101,7 @@ class Artifact:
         )
 
     @overload
-    def detect(
+    def detect(  # type: ignore[overload-overlap]
         self, pictures: str | Path | bytes, *, least_score: float = ...
     ) -> list[FoundBox]: ...
     @overload

@@ -372,10 +372,9 @@ def _use(card: Card) -> str:
 
 _PREPROCESSING_NOTE = """Inputs are (value - mean) / deviation, both along `axis` of an input;
 `preprocessing.json` contains them and describes the values."""
-_DETECTION_NOTE = """The network's outputs are those of patches: the logit of an object, four values
-of its box, and a logit of each class, in this order: {}. `artifact.detect`
-makes boxes of them, in the picture's own pixels, and drops those that overlap a better one. Other
-formats contain the network alone: its outputs are read as `nas.tasks.vision.boxes` does."""
+_DETECTION_NOTE = """Each patch has the logit of an object, four values of its box, and a logit of
+each class, in this order: {}. `artifact.detect` makes
+boxes of them, in the picture's own pixels, and drops those that overlap a better one."""
 _TOKENIZER_NOTE = """Tokens are those of `tokenizer.json` (the `tokenizers` library), plus `shift`
 of `labels.json`, with 0 as padding up to the length of an input."""
 

@@ -89,8 +89,8 @@ def check_teacher(has_teacher: bool, workload: Workload) -> None:
     """Raise ``ValueError`` if candidates cannot learn from a teacher's outputs."""
     if has_teacher and workload.is_detection:
         raise ValueError(
-            f"teacher must be None for {workload.kind}: its outputs are those of other patches than "
-            f"a candidate's (leave out --distill and --inherit)"
+            f"teacher must be None for {workload.kind}: its outputs are those of other patches "
+            f"(leave out --distill and --inherit)"
         )
 
 

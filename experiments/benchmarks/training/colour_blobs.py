@@ -1,4 +1,4 @@
-"""A detector without learning beyond six numbers: connected pixels of another colour than the ground.
+"""A simple detector: connected pixels of another colour than the ground.
 
 The ground is the median colour of the picture's border. Pixels further from it than a threshold
 form blobs. A blob's class is the one whose share of filled box, and of that in the upper half, are

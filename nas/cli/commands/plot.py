@@ -128,7 +128,7 @@ def _charts(
     source = loaded(arguments)
     names: tuple[str, ...] = (arguments.what,)
     if arguments.what is None:
-        workload = source.stored_workload
-        is_detection = workload is not None and workload.is_detection
+        stored = source.stored_workload
+        is_detection = stored is not None and stored.is_detection
         names = (*WHAT, *_OF_KINDS) if is_detection else WHAT
     return (lambda name: charts_of(source, name, arguments.trial)), names

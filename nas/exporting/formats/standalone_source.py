@@ -49,8 +49,8 @@ def write_source(
         outputs={
             "image_segmentation": f"logits of each pixel (batch, height, width, "
             f"{workload.n_classes})",
-            "object_detection": f"outputs of each patch (batch, rows, columns, "
-            f"{workload.n_outputs}): logit of an object, {BOX_OUTPUTS - 1} of its box, logits of "
+            "object_detection": f"(batch, rows, columns, {workload.n_outputs}) of each patch: "
+            f"logit of an object, {BOX_OUTPUTS - 1} of its box,\nlogits of "
             f"{workload.n_classes} classes",
             "language_modelling": f"logits of the next token at each token (batch, {sizes}, "
             f"{workload.n_classes})",

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nas.tasks.base.examples import Examples
     from search_spaces.workload import Workload
 
 SplitName = Literal["train", "validation", "test"]
@@ -100,8 +99,8 @@ class Task(ABC):
         """Lines about data that are not read, or not read as one may expect."""
         return ()
 
-    def examples(self, call: Callable[[Any], Any], device: str) -> Examples | None:
-        """Return some validation samples with a network's outputs, if reports show such."""
+    def examples(self, call: Callable[[Any], Any], device: str) -> Any:
+        """Return ``example_boxes.Examples`` of a network, if reports show such."""
         return None
 
     def artifact_files(self) -> Mapping[str, str]:

@@ -81,7 +81,8 @@ def assigned(targets_BM5: Tensor, rows: int, columns: int) -> Tensor:
     )
     centres_P2 = torch.stack([x_P.flatten(), y_P.flatten()], dim=-1)
     patch_2 = torch.tensor([1 / columns, 1 / rows], device=device)
-    low_BM2, high_BM2 = (targets_BM5[..., 1:].float() / UNITS).split(2, dim=-1)
+    ends_BM4 = targets_BM5[..., 1:].float() / UNITS
+    low_BM2, high_BM2 = ends_BM4[..., :2], ends_BM4[..., 2:]
     # (B, P, M, 2): distances of patches' centres from boxes' centres, in patches.
     apart = (centres_P2[:, None] - (low_BM2 + high_BM2)[:, None] / 2).abs() / patch_2
     is_near = (apart < _RADIUS).all(dim=-1)
@@ -101,7 +102,8 @@ def _overlaps(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
     """Return the intersection over union of boxes ``(..., 4)``, plain and generalised."""
     import torch
 
-    (low, high), (their_low, their_high) = ours.split(2, dim=-1), theirs.split(2, dim=-1)
+    low, high = ours[..., :2], ours[..., 2:]
+    their_low, their_high = theirs[..., :2], theirs[..., 2:]
     shared = _area(torch.maximum(low, their_low), torch.minimum(high, their_high))
     union = _area(low, high) + _area(their_low, their_high) - shared
     hull = _area(torch.minimum(low, their_low), torch.maximum(high, their_high))

@@ -55,21 +55,21 @@ def as_figures(found_BF6: Floats, targets_BM5: NDArray[np.int64]) -> Floats:
 class ClassMatches:
     """Boxes of one class, found ones by falling score.
 
-    ``is_right``, ``(T, D)``, says whether a found box matches a true one; ``picture_D`` is its
-    picture, ``n_true_N`` the number of true boxes of each picture.
+    ``is_right``, ``(T, D)``, says whether a found box matches a true one; ``pictures``, ``(D,)``,
+    is its picture, ``n_true``, ``(N,)``, the number of true boxes of each picture.
     """
 
     is_right: NDArray[np.bool_]
-    picture_D: NDArray[np.int64]
-    n_true_N: NDArray[np.int64]
+    pictures: NDArray[np.int64]
+    n_true: NDArray[np.int64]
 
     def precision(self, weights_RN: Floats) -> Floats:
         """Return the average precision ``(R, T)``, NaN without true boxes.
 
         A picture counts as often as its weight says.
         """
-        n_true_R = weights_RN @ self.n_true_N
-        weights_RD = weights_RN[:, self.picture_D]
+        n_true_R = weights_RN @ self.n_true
+        weights_RD = weights_RN[:, self.pictures]
         right = np.cumsum(self.is_right * weights_RD[:, None], axis=-1)
         all_RD = np.cumsum(weights_RD, axis=-1)
         recall = right / np.maximum(n_true_R, 1)[:, None, None]
@@ -132,9 +132,9 @@ class BoxScore:
         rows = np.zeros((2, width))
         found, targets = self._split(rows)
         found[..., 0] = targets[..., 0] = IGNORED
-        whole, corner = [0, 0, 1, 1], [0, 0, 0.1, 0.1]
-        targets[:, 0] = [0, *whole]
-        found[:, 0] = [[0, 1, *whole], [0, 1, *corner]]
+        whole, corner = [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 0.1, 0.1]
+        targets[:, 0] = np.array([0.0, *whole])
+        found[:, 0] = np.array([[0.0, 1.0, *whole], [0.0, 1.0, *corner]])
         return rows
 
     def _split(self, figures_NS: Floats) -> tuple[Floats, Floats]:

@@ -59,7 +59,8 @@ class BoxReading:
             raise ValueError(f"must have finite numbers, got {_shown(ends)}")
         if right <= left or bottom <= top:
             raise ValueError(
-                f"must have a width and a height > 0, got {right - left:g} x {bottom - top:g} pixels"
+                f"must have a width and a height > 0, got {right - left:g} x "
+                f"{bottom - top:g} pixels"
             )
         if left >= width or top >= height or right <= 0 or bottom <= 0:
             raise ValueError(

@@ -156,7 +156,7 @@ def moved_boxes(
 
 @dataclass(frozen=True, slots=True)
 class FoundBox:
-    """An object in a picture: its class, a score in [0, 1], and its box in the picture's pixels."""
+    """An object in a picture: class, score in [0, 1], and box in the picture's pixels."""
 
     label: str
     score: float

@@ -1,7 +1,7 @@
 """Boxes in the format of COCO: a JSON file with ``images``, ``annotations`` and ``categories``.
 
-An annotation has ``image_id``, ``category_id`` and ``bbox``: left, top, width and height in pixels.
-A picture without an annotation has no box. Annotations with ``iscrowd`` are not read.
+An annotation has ``image_id``, ``category_id`` and ``bbox``: left, top, width, height in pixels.
+A picture without annotations has no box. Annotations with ``iscrowd`` are not read.
 """
 
 from __future__ import annotations

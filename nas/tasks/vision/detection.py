@@ -19,7 +19,6 @@ from nas.core.names import check_name
 from nas.tasks.base import IGNORED, SPLITS
 from nas.tasks.base.array_task import ArrayTask
 from nas.tasks.base.artifact_files import LABELS
-from nas.tasks.base.examples import Examples
 from nas.tasks.base.file_task import Rows
 from nas.tasks.base.metric import get_metric
 from nas.tasks.base.problems import Problems
@@ -29,6 +28,7 @@ from nas.tasks.vision.box_score import OVERLAPS, check_installed
 from nas.tasks.vision.boxed import Boxed, BoxReading
 from nas.tasks.vision.boxes import MOST_BOXES, UNITS, as_targets
 from nas.tasks.vision.coco import read_coco
+from nas.tasks.vision.example_boxes import Examples
 from nas.tasks.vision.examples import examples_of
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
 from nas.tasks.vision.yolo import read_yolo

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.tasks.base import IGNORED, Split
-from nas.tasks.base.examples import ExampleBox, ExamplePicture, Examples, ExampleScore
 from nas.tasks.vision.box_score import OVERLAPS, BoxScore, as_figures
 from nas.tasks.vision.boxes import UNITS, found_boxes
+from nas.tasks.vision.example_boxes import ExampleBox, ExamplePicture, Examples, ExampleScore
 from nas.tasks.vision.pictures import resized
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def examples_of(
         true = true_M5[true_M5[:, 0] != IGNORED]
         pictures.append(
             ExamplePicture(
-                *pixels.shape[:2],
+                pixels.shape[0],
+                pixels.shape[1],
                 base64.b64encode(pixels.tobytes()).decode(),
                 tuple(
                     ExampleBox(labels[row[0]], None, *(row[1:] / UNITS).tolist()) for row in true
@@ -81,10 +82,10 @@ def _as_pixels(values_CHW: Floats) -> NDArray[np.uint8]:
     largest = max(values_CHW.shape[1:])
     if largest > _MOST_SIDE:
         height, width = (max(1, side * _MOST_SIDE // largest) for side in values_CHW.shape[1:])
-        values_CHW = resized(values_CHW, (height, width))
+        values_CHW = np.asarray(resized(values_CHW, (height, width)), dtype=np.float64)
     # Values of other depths than 8 bits have a scale of their own.
     low, high = float(values_CHW.min()), float(values_CHW.max())
     if low < -0.5 or high > 255.5:
         values_CHW = (values_CHW - low) * (255 / (high - low))
     pixels = np.clip(np.rint(values_CHW), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    return np.ascontiguousarray(np.broadcast_to(pixels, (pixels.shape[0], pixels.shape[1], 3)))

@@ -1,7 +1,8 @@
 """Boxes in the format of YOLO: a text file for each picture, with a line for each box.
 
-A line is ``CLASS X Y WIDTH HEIGHT``: the number of a class, and the centre and the size of a box in
-shares of the picture's width and height. A picture without a file, or with an empty one, has no box.
+A line is ``CLASS X Y WIDTH HEIGHT``: the number of a class, and the centre and the size of a box
+in shares of the picture's width and height. A picture without a file, or with an empty one, has no
+box.
 """
 
 from __future__ import annotations

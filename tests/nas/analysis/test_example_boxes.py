@@ -15,7 +15,7 @@ from nas.charts.matplotlib_figure import save
 from nas.cli.main import main
 from nas.reporting.data import page_data
 from nas.reporting.page import write_page
-from nas.tasks.base.examples import (
+from nas.tasks.vision.example_boxes import (
     EXAMPLES,
     ExampleBox,
     ExamplePicture,

@@ -15,8 +15,8 @@ from nas.cli.main import main
 from nas.exporting.artifact import load_artifact
 from nas.records.config import GateConfig
 from nas.reporting.data import page_data
-from nas.tasks.base.examples import examples_in
 from nas.tasks.vision.boxes import overlap
+from nas.tasks.vision.example_boxes import examples_in
 from search_spaces.space import SearchSpace
 
 SMALL = {"d_model": [32], "depth": [1, 2], "n_heads": [2], "n_kv_heads": [2], "ffn_ratio": [2]}
