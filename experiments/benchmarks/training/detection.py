@@ -1,13 +1,12 @@
-"""What does a searched detector reach on drawn shapes, beside colour blobs and set prediction?
+"""What does a searched detector reach on drawn shapes, beside blobs of colour?
 
     python -m experiments.benchmarks.training.detection --trials 6 --patch 8
 
 The recipe ``detection`` is searched on pictures of shapes (``drawn_shapes``). Its best network and
 the cheapest one within a standard error of it are compared with blobs of colour on the test split.
-The table *assignments* has one architecture, trained with each of two ways to choose the patches
-that learn a box: those near its centre, whose boxes are then suppressed where they overlap, or a
-single one of least cost (set prediction: Carion et al. 2020, arXiv 2005.12872), without
-suppression.
+With ``--assignments`` one architecture is trained with each of two ways to choose the patches that
+learn a box: those near its centre, whose boxes are then suppressed where they overlap, or a single
+one of least cost (set prediction: Carion et al. 2020, arXiv 2005.12872), without suppression.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from experiments.benchmarks.training.colour_blobs import THRESHOLDS, ColourBlobs
 from experiments.benchmarks.training.drawn_shapes import CLASSES, write_shapes
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
+from nas.records.config import SearchConfig
 from nas.searching.recipes import get_recipe
 from nas.store.run import Run
 from nas.tasks.base import IGNORED, Split
@@ -171,6 +172,27 @@ def assignments(task: Detection, config: TrainingConfig, seeds: int) -> list[dic
     return rows
 
 
+def task_of(folder: Path, pictures: int) -> Detection:
+    """Draw pictures into ``folder`` and return the task over them."""
+    write_shapes(folder, pictures)
+    path = folder / "shapes.yaml"
+    data = {"images": "pictures", "annotations": "boxes.json"}
+    path.write_text(yaml.safe_dump({"name": "shapes", "kind": "detection", "data": data}))
+    return cast(Detection, get_task(str(path)))
+
+
+def config_of(task: Path, patch: int | None, epochs: int | None, trials: int) -> SearchConfig:
+    """Return the recipe's search on the task file ``task``."""
+    config = get_recipe("detection", task=str(task), epochs=epochs)
+    # Mirrored shapes are shapes.
+    training = replace(config.training, flip_images=True)
+    config = replace(config, trials=trials, training=training)
+    if patch is None:
+        return config
+    only = {"patch_size": Choice((patch,)), "resolution": Choice((None,))}
+    return replace(config, space=replace(config.space, domains={**config.space.domains, **only}))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmarks.training.detection",
@@ -180,50 +202,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=6)
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--patch", type=int, help="the only patch size, of whole pictures")
+    parser.add_argument("--run", type=Path, help="a run on such pictures, instead of a new one")
+    parser.add_argument(
+        "--assignments", action="store_true", help="compare assignments of patches only"
+    )
     parser.add_argument("--seeds", type=int, default=1, help="of the table of assignments")
-    parser.add_argument("--to", type=Path, help="folder of the run (default: a temporary one)")
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    sheet = Sheet(parser, arguments, "detection")
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch) if arguments.to is None else arguments.to
-        write_shapes(folder, arguments.pictures)
-        path = folder / "shapes.yaml"
-        data = {"images": "pictures", "annotations": "boxes.json"}
-        path.write_text(yaml.safe_dump({"name": "shapes", "kind": "detection", "data": data}))
-        task = get_task(str(path))
-        assert isinstance(task, Detection)
-        rows: list[dict[str, object]] = [
-            {"detector": "colour blobs", **blobs(task), "energy_uj": None}
-        ]
-        config = get_recipe("detection", task=str(path), epochs=arguments.epochs)
-        # Mirrored shapes are shapes.
-        training = replace(config.training, flip_images=True)
-        config = replace(config, trials=arguments.trials, training=training)
-        if arguments.patch is not None:
-            only = {"patch_size": Choice((arguments.patch,)), "resolution": Choice((None,))}
-            domains = {**config.space.domains, **only}
-            config = replace(config, space=replace(config.space, domains=domains))
-        run = nas.search(config, folder / "run", workers=0)
-        rows += searched(run, task)
-        by_assignment = assignments(task, config.training, arguments.seeds)
     columns = {
         "mAP@0.5": "{map50:.1%} ± {map50_se:.1%}",
         "mAP@[0.5:0.95]": "{map:.1%} ± {map_se:.1%}",
     }
-    sheet.show(
-        Table.of(
-            "detectors",
-            {"detector": "{detector}", **columns, "uJ per picture, estimate": "{energy_uj:.1f}"},
-            rows,
-        ),
-        Table.of(
-            "assignments",
-            {"patches that learn a box": "{patches}", "seed": "{seed}", **columns},
-            by_assignment,
-        ),
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        if arguments.assignments:
+            sheet = Sheet(parser, arguments, "detection-assignments")
+            task = task_of(folder, arguments.pictures)
+            config = config_of(folder / "shapes.yaml", None, arguments.epochs, 1)
+            rows = assignments(task, config.training, arguments.seeds)
+            heads = {"patches that learn a box": "{patches}", "seed": "{seed}"}
+            sheet.show(Table.of("assignments", {**heads, **columns}, rows))
+            return 0
+        sheet = Sheet(parser, arguments, "detection")
+        if arguments.run is None:
+            task = task_of(folder, arguments.pictures)
+            path = folder / "shapes.yaml"
+            config = config_of(path, arguments.patch, arguments.epochs, arguments.trials)
+            run = nas.search(config, folder / "run", workers=0)
+        else:
+            run = nas.load(arguments.run)
+            task = cast(Detection, get_task(run.config.task))
+        rows = [{"detector": "colour blobs", **blobs(task), "energy_uj": None}]
+        rows += searched(run, task)
+    heads = {"detector": "{detector}", **columns, "uJ per picture, estimate": "{energy_uj:.1f}"}
+    sheet.show(Table.of("detectors", heads, rows))
     return 0
 
 
