@@ -180,6 +180,44 @@ def segmentation(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("detection")
+def detection(device: str) -> SearchConfig:
+    """Boxes of objects in pictures of 64 a side: ``nas search detection --task shapes.yaml``.
+
+    Reads ``detection.yaml`` where no task is named. A patch finds one object: where objects crowd,
+    smaller patches separate them, and cost more tokens.
+    """
+    return SearchConfig(
+        task="detection.yaml",
+        space=SearchSpace.from_dict(
+            {
+                "name": "detection-64",
+                "d_model": [32, 48, 64, 96],
+                "depth": {"low": 1, "high": 4},
+                "n_heads": [2, 4],
+                "n_kv_heads": [1, 2, 4],
+                "ffn_ratio": [1, 2, 4],
+                "patch_size": [4, 8],
+                "resolution": [32, None],
+                "attention_precision": ["fp32", "bf16", "int8"],
+                "ffn_precision": ["fp32", "bf16", "int8"],
+            }
+        ),
+        trials=24,
+        batch_size=16,
+        protocol="quick" if device == "cpu" else "screening",
+        training=TrainingConfig(
+            epochs=80,
+            batch_size=16,
+            learning_rate=3e-3,
+            weight_decay=0.1,
+            label_smoothing=0.0,
+            shift_pixels=4,
+        ),
+        gate=GateConfig(startup_trials=8),
+    )
+
+
 @for_kinds("question_answering")
 def question_answering(device: str) -> SearchConfig:
     """Answers that stand in a paragraph: ``nas search question-answering --task facts.yaml``.

@@ -17,6 +17,7 @@ Kind = Literal[
     "text_classification",
     "language_modelling",
     "image_segmentation",
+    "object_detection",
     "question_answering",
     "translation",
     "masked_language_modelling",
@@ -38,6 +39,8 @@ _UNITS: dict[Phase | None, str] = {
 
 # Outputs of question answering: where an answer begins, and where it ends.
 SPAN_ENDS = 2
+# Outputs of a patch in detection beside its classes: that an object is there, and four of its box.
+BOX_OUTPUTS = 5
 # Fills short samples up, except in language modelling; see ``Workload.padding_token``.
 PADDING_TOKEN = 0
 # In arrays of resolutions: samples are read whole.
@@ -51,10 +54,11 @@ class Workload:
     """One forward pass over a batch of samples.
 
     ``input_shape`` is ``(channels, height, width)`` for images and ``(sequence_length,)`` for
-    token workloads. ``n_classes`` is the width of the output: classes (of a sample, or of each
-    pixel), the vocabulary for language modelling (of the next token, or of masked tokens from
-    both sides), 2 for question answering, which scores each token as an answer's first and as
-    its last, the pooled width for embeddings, which have no output layer. ``vocab_size`` is
+    token workloads. ``n_classes`` is the width of the output: classes (of a sample, of each pixel,
+    or in detection of the object at a patch, which has ``BOX_OUTPUTS`` more), the vocabulary for
+    language modelling (of the next token, or of masked tokens from both sides), 2 for question
+    answering, which scores each token as an answer's first and as its last, the pooled width for
+    embeddings, which have no output layer. ``vocab_size`` is
     ``None`` for images. ``padding_token`` fills texts up at their end and is masked in attention
     and pooling, except in language modelling; one that is no token of the vocabulary masks none.
     Energy is joules per *sample*: one image or one sequence, the batch's joules divided by
@@ -137,7 +141,12 @@ class Workload:
     @property
     def is_image(self) -> bool:
         """Whether samples are images rather than token sequences."""
-        return self.kind in ("image_classification", "image_segmentation", "image_embedding")
+        return self.kind in (
+            "image_classification",
+            "image_segmentation",
+            "object_detection",
+            "image_embedding",
+        )
 
     @property
     def is_embedding(self) -> bool:
@@ -158,6 +167,16 @@ class Workload:
     def is_dense(self) -> bool:
         """Whether each pixel has an output."""
         return self.kind == "image_segmentation"
+
+    @property
+    def is_detection(self) -> bool:
+        """Whether each patch has an output of the object at it."""
+        return self.kind == "object_detection"
+
+    @property
+    def n_outputs(self) -> int:
+        """Width of the output of a sample, token, pixel or patch."""
+        return self.n_classes + (BOX_OUTPUTS if self.is_detection else 0)
 
     @property
     def is_causal(self) -> bool:

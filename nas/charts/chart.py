@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Side = Literal["left", "right", "bottom", "top"]
-Shape = Literal["none", "circle", "square", "diamond", "ring", "tick", "box"]
+Shape = Literal["none", "circle", "square", "diamond", "ring", "tick", "box", "frame"]
 Line = Literal["", "straight", "stairs"]
 
 # Legend of an arrow head at the frame, in both renderers.
@@ -56,6 +56,7 @@ COLOURS = {
     "int8wo": _YELLOW,
     "int4wo": _PINK,
     "other": Colour("#56B4E9", "#0072B2"),
+    "truth": Colour("#56B4E9", "#56B4E9"),
     "training": _BLUE,
     "measuring": _YELLOW,
     "teacher": _GREEN,
@@ -94,7 +95,7 @@ class Series:
     """Marks of one role, shape and legend entry (none if ``label`` is empty).
 
     ``line`` joins them: ``stairs`` have a mark's height until the next one. A mark of the shape
-    ``tick`` is drawn at the bottom of the frame.
+    ``tick`` is drawn at the bottom of the frame. A ``frame`` is the outline of a box.
     """
 
     role: str
@@ -106,18 +107,32 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Text at a position; a ``soft`` one is smaller and paler."""
+    """Text at a position; a ``soft`` one is smaller and paler, a ``tag`` lies on a picture."""
 
     x: float
     y: float
     text: str
     anchor: Literal["start", "middle", "end"] = "start"
     soft: bool = False
+    tag: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture between two positions; ``pixels`` are red, green and blue bytes in Base64."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+    width: int
+    height: int
+    pixels: str
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Axes, series in the order of drawing, and texts.
+    """Axes, pictures, series in the order of drawing, and texts.
 
     ``height`` is relative to the width of a paper's column. Without ``framed`` axes set positions
     only and are not drawn.
@@ -130,6 +145,7 @@ class Chart:
     texts: tuple[Text, ...] = ()
     height: float = 0.88
     framed: bool = True
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def is_cut(self) -> bool:
@@ -148,11 +164,12 @@ class Chart:
                 for series in self.series
             ],
             "texts": list(map(_plain, self.texts)),
+            "pictures": list(map(_plain, self.pictures)),
             "cut": CUT if self.is_cut else "",
         }
 
 
-def _plain(value: Axis | Mark | Series | Text | Chart) -> dict[str, Any]:
+def _plain(value: Axis | Mark | Series | Text | Picture | Chart) -> dict[str, Any]:
     return {name: _rounded(getattr(value, name)) for name in value.__slots__}
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nas.charts.chart import COLOURS, CUT, Chart, Series, Side
 from nas.core.files import write_atomic
@@ -30,6 +33,8 @@ _FONT: Any = {
 # Characters of a title that fit into the figure's width.
 _TITLE = 48
 _MARKERS = {"circle": ("o", 3.2), "square": ("s", 4.0), "diamond": ("D", 3.5), "ring": ("D", 7.0)}
+# Paper behind a text that lies on a picture.
+_TAG = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.6}
 _HEADS: dict[Side, str] = {"left": "<", "right": ">", "bottom": "v", "top": "^"}
 
 
@@ -78,8 +83,17 @@ def _draw(chart: Chart, axes: Any) -> None:
     axes.set_ylim(chart.y.low, chart.y.high)
     axes.set_title("\n".join(textwrap.fill(line, _TITLE) for line in chart.title.splitlines()))
     axes.spines[["top", "right"]].set_visible(False)
+    for picture in chart.pictures:
+        axes.imshow(
+            np.frombuffer(base64.b64decode(picture.pixels), np.uint8).reshape(
+                picture.height, picture.width, 3
+            ),
+            extent=(picture.x_low, picture.x_high, picture.y_low, picture.y_high),
+            aspect="equal",
+            interpolation="nearest",
+        )
     for layer, series in enumerate(chart.series, 2):
-        if series.shape == "box":
+        if series.shape in ("box", "frame"):
             _draw_boxes(series, axes, layer)
         else:
             _draw_points(series, axes, layer)
@@ -91,6 +105,7 @@ def _draw(chart: Chart, axes: Any) -> None:
             ha={"start": "left", "middle": "center", "end": "right"}[text.anchor],
             va="center",
             **({"fontsize": 6.5, "color": "#404040"} if text.soft else {}),
+            **({"bbox": _TAG, "clip_on": True} if text.tag else {}),
         )
     if not chart.framed:
         axes.set_axis_off()
@@ -151,15 +166,16 @@ def _draw_points(series: Series, axes: Any, layer: int) -> None:
 
 def _draw_boxes(series: Series, axes: Any, layer: int) -> None:
     colour = COLOURS[series.role]
+    filled = colour.light if colour.fill == "solid" else "white"
     axes.barh(
         [m.y for m in series.marks],
         [m.x_high - m.x_low for m in series.marks],
         left=[m.x_low for m in series.marks],
         height=[m.y_high - m.y_low for m in series.marks],
-        color=colour.light if colour.fill == "solid" else "white",
+        color="none" if series.shape == "frame" else filled,
         edgecolor=colour.light,
         hatch="////" if colour.fill == "hatched" else "",
-        linewidth=0.7,
+        linewidth=1.1 if series.shape == "frame" else 0.7,
         label=series.label,
         zorder=layer,
     )

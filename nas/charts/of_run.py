@@ -8,18 +8,20 @@ from nas.analysis.importance import importance_of
 from nas.analysis.predictions import predictions_of
 from nas.charts.architecture import architecture_chart
 from nas.charts.chart import Chart
+from nas.charts.examples import examples_chart
 from nas.charts.front import front_chart
 from nas.charts.importance import importance_chart
 from nas.charts.predictions import predictions_chart
 from nas.charts.progress import progress_charts
 from nas.core.units import meter_label
 from nas.store.run import Run
+from nas.tasks.vision.example_boxes import examples_in
 
 
 def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...]:
-    """Return the charts ``name`` of ``run``; ``trial`` has the architecture to draw.
+    """Return the charts ``name`` of ``run``; of ``trial``, if they are of one.
 
-    It is the recommended member by default.
+    By default that is the recommended member. Architectures and examples are of one trial.
 
     Raises:
         ValueError: the run has no data for it yet.
@@ -32,6 +34,14 @@ def charts_of(run: Run, name: str, trial: int | None = None) -> tuple[Chart, ...
         title = f"trial {number}: {architecture.describe()}"
         device = run.config.measured_device
         return (architecture_chart(architecture, run.workload, title, device),)
+    if name == "examples":
+        number = run.front().recommended().trial if trial is None else trial
+        examples = examples_in(run.trials_place / str(number))
+        if examples is None:
+            raise ValueError(
+                f"trial {number} must have examples to draw, and task {run.task} has none"
+            )
+        return (examples_chart(examples, f"trial {number}, validation pictures"),)
     label = meter_label(run.meter, is_estimate=is_estimate(run))
     if name == "front":
         return (front_chart(run, label),)

@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from nas.core.files import read_json
 from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER
 from nas.tasks.base.columns import TextColumns
-from nas.tasks.raw_inputs import RawInputs
+from nas.tasks.raw_inputs import RawInputs, size_of_picture
 from nas.tasks.text.tokenize import TextEncoder, read_tokenizer
+from nas.tasks.vision.boxes import MOST_BOXES, FoundBox, found_boxes, in_pixels
 from nas.training.weights import check_size, load_any_network, read_description
 from search_spaces.architecture import Architecture
 from search_spaces.workload import PADDING_TOKEN, Workload
@@ -28,6 +29,8 @@ from search_spaces.workload import PADDING_TOKEN, Workload
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+Result = TypeVar("Result")
 
 CHECK, CARD, README = "check.safetensors", "card.json", "README.md"
 COMPRESSED = "compressed.safetensors"
@@ -40,7 +43,8 @@ class Artifact:
     ``call`` maps a batch of inputs to logits, and for translation a batch of source texts to
     tokens of translations. ``labels`` are the names of the outputs. ``encoder`` tokenizes texts,
     ``columns`` joins several texts to one, and ``raw_inputs`` reads files; each is ``None`` if the
-    task has none. ``network`` is the torch module, not compiled.
+    task has none. ``max_boxes`` is the most objects that are found in a picture. ``network``
+    is the torch module, not compiled.
     """
 
     architecture: Architecture
@@ -52,6 +56,7 @@ class Artifact:
     network: nn.Module | None = field(default=None, repr=False)
     raw_inputs: RawInputs | None = field(default=None, repr=False)
     columns: TextColumns | None = None
+    max_boxes: int | None = None
 
     @overload
     def classify(self, samples: str | Path | bytes | Mapping[str, str]) -> str: ...
@@ -94,6 +99,35 @@ class Artifact:
             f"classify requires an artifact with {TOKENIZER}, or with {PREPROCESSING} of files; "
             f"for tensors, use call()"
         )
+
+    @overload
+    def detect(  # type: ignore[overload-overlap]
+        self, pictures: str | Path | bytes, *, least_score: float = ...
+    ) -> list[FoundBox]: ...
+    @overload
+    def detect(
+        self, pictures: Iterable[str | Path | bytes], *, least_score: float = ...
+    ) -> list[list[FoundBox]]: ...
+    def detect(self, pictures: Any, *, least_score: float = 0.3) -> Any:
+        """Return the objects in each picture, or in a single one, by falling score.
+
+        A picture is a path or a file's bytes, of any size; boxes are in its own pixels, after it
+        was turned upright. Objects of lower scores than ``least_score`` are left out.
+
+        Raises:
+            ValueError: the artifact is of no detector, or a picture cannot be read.
+        """
+        labels, raw_inputs, most = self.labels, self.raw_inputs, self.max_boxes
+        if most is None or labels is None or raw_inputs is None:
+            raise ValueError(f"detect requires a detector's artifact, with {LABELS}")
+
+        def found(batch: list[Any]) -> list[list[FoundBox]]:
+            sizes = [size_of_picture(picture) for picture in batch]
+            outputs = self._called(raw_inputs.read(batch)).float().cpu()
+            rows = zip(found_boxes(outputs, most, least_score), sizes, strict=True)
+            return [in_pixels(found_F6, labels, size) for found_F6, size in rows]
+
+        return self._of_each(pictures, found, (str, Path, bytes))
 
     @overload
     def translate(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
@@ -177,9 +211,9 @@ class Artifact:
     def _of_each(
         self,
         samples: Any,
-        function: Callable[[list[Any]], list[str]],
+        function: Callable[[list[Any]], list[Result]],
         kinds: tuple[type, ...] = (str,),
-    ) -> str | list[str]:
+    ) -> Result | list[Result]:
         """Apply ``function`` batch by batch to several samples, or to a single one."""
         # A list or tuple contains several samples, although a sample may itself be a list.
         if isinstance(samples, kinds) and not isinstance(samples, list | tuple):
@@ -227,6 +261,7 @@ def load_artifact(folder: str | Path, *, device: str = "cpu", small: bool = Fals
         compressed,
         _read_raw_inputs(folder, workload),
         _read_columns(folder, labels),
+        _read_max_boxes(folder, labels) if workload.is_detection else None,
     )
 
 
@@ -241,6 +276,15 @@ def _read_labels(folder: Path, workload: Workload) -> dict[str, Any] | None:
     if len(labels) != workload.n_classes:
         raise ValueError(f"{path} must have {workload.n_classes} labels, got {len(labels)}")
     return dict(data)
+
+
+def _read_max_boxes(folder: Path, labels: dict[str, Any] | None) -> int | None:
+    most = None if labels is None else labels.get("max_boxes")
+    if most is not None and (type(most) is not int or not 1 <= most <= MOST_BOXES):
+        raise ValueError(
+            f"max_boxes of {folder / LABELS} must be in 1..{MOST_BOXES}, got {most!r}"
+        )
+    return most
 
 
 def _read_columns(folder: Path, labels: dict[str, Any] | None) -> TextColumns | None:

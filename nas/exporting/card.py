@@ -35,6 +35,7 @@ _MANY = 1_000_000
 _PIPELINES = {
     "image_classification": "image-classification",
     "image_segmentation": "image-segmentation",
+    "object_detection": "object-detection",
     "text_classification": "text-classification",
     "question_answering": "question-answering",
     "language_modelling": "text-generation",
@@ -214,7 +215,7 @@ def render_formats(card: Card) -> str:
             f"{metric.text(verified['test_quality'], verified['test_quality_se'])} | "
             f"{_interval(verified['reading'])} |"
         )
-        notes.append(f"- {name}: {_format_note(stored, metric.name)}")
+        notes.append(f"- {name}: {_format_note(stored, metric.name, card['kind'])}")
     unit = next(iter(card["formats"].values()))["verified"]["reading"]["unit"]
     table = "\n".join(rows)
     listed = "\n".join(notes)
@@ -310,7 +311,7 @@ def _outputs_differ(verified: Mapping[str, Any]) -> str:
     return text if tolerance is None else f"{text} (allowed {tolerance:.2g})"
 
 
-def _format_note(stored: Mapping[str, Any], metric: str) -> str:
+def _format_note(stored: Mapping[str, Any], metric: str, kind: str) -> str:
     verified = stored["verified"]
     judged = _outputs_differ(verified)
     if verified["output_tolerance"] is None:
@@ -320,6 +321,10 @@ def _format_note(stored: Mapping[str, Any], metric: str) -> str:
         )
     opset = f"opset {stored['opset']}, " if "opset" in stored else ""
     needs = f"needs {' and '.join(stored['needs'])}; " if "needs" in stored else ""
+    if kind == "object_detection":
+        needs += (
+            "outputs of patches, not boxes: `nas.tasks.vision.boxes.found_boxes` makes these; "
+        )
     shape = ", ".join(["batch", *map(str, stored["inputs"])])
     return (
         f"{opset}inputs ({shape}) with a batch of any size; {judged}; {needs}run by "
@@ -352,6 +357,8 @@ def _use(card: Card) -> str:
     """Return the line of code that runs the artifact."""
     if card["kind"] == "translation":
         return 'print(artifact.translate(["a sentence of your own"]))'
+    if card["kind"] == "object_detection":
+        return 'print(artifact.detect(["a picture of your own.jpg"]))'
     is_generator = card["kind"] == "language_modelling"
     if card["tokenizer"] is None or (card["labels"] is None and not is_generator):
         return (
@@ -365,6 +372,9 @@ def _use(card: Card) -> str:
 
 _PREPROCESSING_NOTE = """Inputs are (value - mean) / deviation, both along `axis` of an input;
 `preprocessing.json` contains them and describes the values."""
+_DETECTION_NOTE = """Each patch has the logit of an object, four values of its box, and a logit of
+each class, in this order: {}. `artifact.detect` makes
+boxes of them, in the picture's own pixels, and drops those that overlap a better one."""
 _TOKENIZER_NOTE = """Tokens are those of `tokenizer.json` (the `tokenizers` library), plus `shift`
 of `labels.json`, with 0 as padding up to the length of an input."""
 
@@ -375,8 +385,10 @@ def _inputs_and_outputs(card: Card, tokenizer_note: str, labels_in: str) -> str:
     if card["labels"] is not None:
         some, n = card["labels"][:_MOST_LABELS], len(card["labels"])
         more = f" and {n - len(some)} more" if n > len(some) else ""
-        names = ", ".join(map(plain, some))
-        lines.append(f"Its outputs, in this order, are {names}{more} (`{labels_in}`).")
+        names = f"{', '.join(map(plain, some))}{more} (`{labels_in}`)"
+        is_detector = card["kind"] == "object_detection"
+        sentence = _DETECTION_NOTE if is_detector else "Its outputs, in this order, are {}."
+        lines.append(sentence.format(names))
     return "\n".join(["", *lines, ""]) if lines else ""
 
 

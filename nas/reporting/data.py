@@ -53,7 +53,9 @@ def page_data(run: Run, *, with_importance: bool = False) -> dict[str, Any]:
     records, summary, front, history = run.trials(), summarise(run), run.front(), history_of(run)
     trials = [r for r in judged(records) if r.energy_j]
     members = {member.trial: member for member in front}
-    names = ("front", "progress", "predictions", *(["importance"] if with_importance else []))
+    names = ["front", "progress", "examples", "predictions"]
+    if with_importance:
+        names.append("importance")
     data: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "run": run.folder.resolve().name,

@@ -85,6 +85,15 @@ def for_classes(space: SearchSpace, workload: Workload) -> SearchSpace:
     return replace(space, domains=domains)
 
 
+def check_teacher(has_teacher: bool, workload: Workload) -> None:
+    """Raise ``ValueError`` if candidates cannot learn from a teacher's outputs."""
+    if has_teacher and workload.is_detection:
+        raise ValueError(
+            f"teacher must be None for {workload.kind}: its outputs are those of other patches "
+            f"(leave out --distill and --inherit)"
+        )
+
+
 def _description(workload: Workload) -> str:
     kind = workload.kind.replace("_", " ")
     if not workload.is_image:

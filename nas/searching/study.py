@@ -29,7 +29,7 @@ from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount, watched_meter
 from nas.searching.early_stopping import Stopper
-from nas.searching.fitting import check_fits
+from nas.searching.fitting import check_fits, check_teacher
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.prior_run import Conditions
 from nas.searching.gating.pruning import Pruning
@@ -178,6 +178,7 @@ def _run_search(
         task = get_task(config.task)
         workload = task.workload(config.batch_size)
         check_fits(config.space, workload)
+        check_teacher(config.teacher is not None, workload)
         config.goals.check_reachable(config.space, workload, config.seed)
         protocol = get_protocol(config.protocol)
         if run is None:

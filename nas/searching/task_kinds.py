@@ -15,6 +15,7 @@ _ATTRIBUTE = "task_kinds"
 _FILE_KINDS: Mapping[Kind, str] = {
     "image_classification": "images",
     "image_segmentation": "segmentation",
+    "object_detection": "detection",
 }
 # Workload kinds of task-file kinds, if different.
 _WORKLOADS: Mapping[str, Kind] = {

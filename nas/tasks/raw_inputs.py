@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nas.tasks.audio.recording import FrontEnd
 from nas.tasks.audio.recording_reader import RecordingReader
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
-from nas.tasks.vision.pictures import read_bytes
+from nas.tasks.vision.pictures import Size, read_bytes, upright_size
 
 _ALLOWED = ("size", "channels", "ground", "levels")
 
@@ -86,6 +86,19 @@ class RawInputs:
             return RecordingReader(self.made_by).read(Path(file))
         reader = PictureReader(self.made_by)
         return reader.read(file if isinstance(file, bytes) else read_bytes(Path(file)))
+
+
+def size_of_picture(picture: str | Path | bytes) -> Size:
+    """Return the height and width of a picture, a path or a file's bytes, when it is upright.
+
+    Raises:
+        ValueError: it cannot be read; the message names it.
+    """
+    where = "a picture given as bytes" if isinstance(picture, bytes) else str(picture)
+    try:
+        return upright_size(picture if isinstance(picture, bytes) else read_bytes(Path(picture)))
+    except ValueError as error:
+        raise ValueError(f"{where} {error}") from None
 
 
 def _made_by(made_of: Mapping[str, Any]) -> FrontEnd | PictureOptions:

@@ -17,6 +17,7 @@ from nas.tasks.sequences.language_modelling import LanguageModelling
 from nas.tasks.sequences.question_answering import QuestionAnswering
 from nas.tasks.sequences.translation import TranslationTask
 from nas.tasks.text.classification import TextClassification
+from nas.tasks.vision.detection import Detection
 from nas.tasks.vision.images import ImageClassification
 from nas.tasks.vision.segmentation import Segmentation
 from search_spaces.plugins import plugin_entries
@@ -25,6 +26,7 @@ TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
 
 # Kinds of task files. A maker raises ValueError for keys that are not allowed.
 FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
+    "detection": Detection.from_file,
     "hf": hf_task,
     "images": ImageClassification.from_file,
     "language_modelling": LanguageModelling.from_file,

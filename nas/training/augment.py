@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nas.training.config import TrainingConfig
+from nas.training.objective import MovingTargets
 from search_spaces.workload import PADDING_TOKEN
 
 
@@ -67,6 +68,24 @@ def moved_targets(targets: Tensor, versions_B: Tensor | None, config: TrainingCo
         return targets
     # Replication padding requires floats, which represent class numbers exactly.
     return make_versions(targets[:, None].float(), versions_B, config)[:, 0].long()
+
+
+def moved_with(
+    inputs: Tensor,
+    targets: Tensor,
+    versions_B: Tensor | None,
+    config: TrainingConfig,
+    objective: object,
+) -> Tensor:
+    """Return the targets of augmented ``inputs``, moved as ``objective`` says if it does."""
+    if versions_B is None or not isinstance(objective, MovingTargets):
+        return moved_targets(targets, versions_B, config)
+    n_shifts, most = _n_shifts(inputs, config), _most(inputs, config)
+    places_B, side = versions_B % n_shifts, 2 * most + 1
+    # The first version shows what is furthest above and to the left.
+    shift_B2 = most - torch.stack([places_B % side, places_B // side], dim=1)
+    height, width = inputs.shape[-2:]
+    return objective.moved(targets, versions_B >= n_shifts, shift_B2, (height, width))
 
 
 def _draw_versions(inputs: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:

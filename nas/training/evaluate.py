@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nas.tasks.base import Split
-from nas.training.objective import Classification, Objective
+from nas.training.objective import Classification, Objective, quality_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def evaluate(
             figures.append(chosen.figures(outputs, split.targets[start:end], sizes))
     figures_NS = np.concatenate(figures)
     return Quality(
-        float(chosen.quality(figures_NS.sum(axis=0))),
+        quality_of(chosen, figures_NS),
         chosen.standard_error(figures_NS),
         len(split),
         chosen.quality(figures_NS).astype(np.float32),

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from nas.tasks.base import Split
-from nas.training.augment import augment, moved_targets
+from nas.training.augment import augment, moved_with
 from nas.training.average import Average
 from nas.training.buckets import Buckets, padding_token_of
 from nas.training.checkpoint import CheckpointManager, TrainingState
@@ -112,7 +112,7 @@ def train(
                 indices = cpu_indices.to(device)
                 samples = inputs[indices] if width is None else inputs[indices, :width]
                 batch, versions = augment(samples, config, generator, padding_token)
-                labels = moved_targets(targets[indices], versions, config)
+                labels = moved_with(samples, targets[indices], versions, config, objective)
                 if distillation is None:
                     outputs = learnt_outputs(objective, model, batch, labels)
                     loss = objective.loss(outputs, labels, config.label_smoothing)

@@ -60,6 +60,34 @@ class TeacherForcing(Protocol):
         """Return logits of each target, conditioned on ``inputs`` and the preceding targets."""
 
 
+@runtime_checkable
+class Ranking(Protocol):
+    """An ``Objective`` that ranks what it found in all samples: figures are no sums."""
+
+    def pooled(self, figures_NS: Floats) -> float:
+        """Return the quality of all ``N`` samples together; ``quality`` is that of each alone."""
+
+
+@runtime_checkable
+class MovingTargets(Protocol):
+    """An ``Objective`` whose targets have positions, which move with augmented images."""
+
+    def moved(
+        self, targets: Tensor, flipped_B: Tensor, shift_B2: Tensor, size: tuple[int, int]
+    ) -> Tensor:
+        """Return targets of images that were mirrored, then shifted by pixels (right, down).
+
+        ``size`` is the height and width of the images.
+        """
+
+
+def quality_of(objective: Objective, figures_NS: Floats) -> float:
+    """Return the quality of ``N`` samples together."""
+    if isinstance(objective, Ranking):
+        return objective.pooled(figures_NS)
+    return float(objective.quality(figures_NS.sum(axis=0)))
+
+
 def learnt_outputs(objective: object, model: Any, inputs: Tensor, targets: Tensor) -> Tensor:
     """Return the outputs of ``model`` on a training batch, for the loss of ``objective``."""
     if isinstance(objective, TeacherForcing):

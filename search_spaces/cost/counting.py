@@ -194,7 +194,7 @@ def _outer(
     # A phase predicts the token after the last one only.
     has_one_output = workload.is_pooled or workload.phase is not None
     head_tokens = np.ones_like(tokens) if has_one_output else tokens - n_prefix
-    n_outputs: Floats | float = float(workload.n_classes)
+    n_outputs: Floats | float = float(workload.n_outputs)
     if workload.is_dense:
         n_outputs = n_outputs * batch.patch_size.astype(float) ** 2
     if workload.is_translation or workload.is_embedding:

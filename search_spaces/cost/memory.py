@@ -9,8 +9,8 @@ decoder's cache of keys and values, where the workload is a phase that has one. 
 * in the feed-forward block: the layer's input, the stream, its norm, and the hidden layer before
   and after its activation, or in a gated block the two hidden layers and their product;
 * in segmentation: the outputs of all pixels, if that is more;
-* in language modelling, masked or not: the outputs of all tokens, or of the last in a phase of
-  decoding, beside the stream and its norm, if that is more;
+* in language modelling, masked or not, and in detection: the outputs of all tokens, or of the last
+  in a phase of decoding, beside the stream and its norm, if that is more;
 * in an encoder-decoder: the larger of the encoder's pass and one step of the decoder, logits
   included, beside both caches.
 
@@ -62,10 +62,10 @@ def peak_memory_bytes(
         # Of each pixel, and where images were shrunk of each pixel of those as well.
         pixels = height * width + heights * widths * (batch.resolution != AS_IT_IS)
         values = np.maximum(values, workload.n_classes * pixels)
-    if workload.predicts_tokens:
+    if workload.predicts_tokens or workload.is_detection:
         tokens = batch.n_new_tokens(workload)
         n_predicted = tokens if workload.phase is None else 1
-        values = np.maximum(values, workload.n_classes * n_predicted + streams[:, 0] * tokens)
+        values = np.maximum(values, workload.n_outputs * n_predicted + streams[:, 0] * tokens)
     if batch.decoder is not None:
         values = np.maximum(values, _step_values(batch, batch.decoder, workload))
     of_a_sample = values * _PER_VALUE[stream_precisions(batch)] + kv_cache_bytes(batch, workload)

@@ -72,6 +72,11 @@ class Supernet(nn.Module):
             raise ValueError(
                 f"supernet must be None for {workload.kind}: heads of other patches share nothing"
             )
+        if workload.is_detection:
+            raise ValueError(
+                f"supernet must be None for {workload.kind}: members learn from the "
+                f"outputs of the largest, which are those of other patches"
+            )
         if len(space.values("blocks")) > 1:
             raise ValueError(
                 f"blocks must hold one style for a supernet, as styles share no weights, got "

@@ -74,12 +74,13 @@ class Transformer(nn.Module):
         self.is_decoder, self.predicts_tokens = workload.is_causal, workload.predicts_tokens
         self.has_padding, self.padding_token = workload.has_padding, workload.padding_token
         self.is_image, self.is_dense = workload.is_image, workload.is_dense
+        self.is_detection, self.n_outputs = workload.is_detection, workload.n_outputs
         self.n_classes, self.patch_size = workload.n_classes, architecture.patch_size
         # Tokens of a text that are read; ``None`` for all.
         self.n_read = None if workload.is_image else architecture.resolution
-        # In segmentation: the grid of patches, and the size of the outputs.
+        # In segmentation and detection: the grid of patches, and the size of the pictures.
         self.grid, self.size = (0, 0), (0, 0)
-        if workload.is_dense:
+        if workload.is_dense or workload.is_detection:
             height, width = workload.image_size(architecture)
             self.grid = (height // self.patch_size, width // self.patch_size)
             self.size = (workload.input_shape[1], workload.input_shape[2])
@@ -111,7 +112,7 @@ class Transformer(nn.Module):
         self.head_transform: nn.Module | None = None
         if workload.has_head_transform(style):
             self.head_transform = HeadTransform(style, d_model)
-        per_token = workload.n_classes * (self.patch_size**2 if workload.is_dense else 1)
+        per_token = workload.n_outputs * (self.patch_size**2 if workload.is_dense else 1)
         self.head = make_head(style, workload, d_model, per_token)
 
     def forward(self, inputs: Tensor, types_BT: Tensor | None = None) -> Tensor:
@@ -124,8 +125,9 @@ class Transformer(nn.Module):
 
         Returns:
             ``(B, n_classes)``, embeddings included; ``(B, T, n_classes)`` for language modelling,
-            masked or not; ``(B, H, W, n_classes)`` for segmentation; ``(B, 2, T)`` for question
-            answering: scores of each token as an answer's first and last.
+            masked or not; ``(B, H, W, n_classes)`` for segmentation;
+            ``(B, rows, columns, n_outputs)`` of each patch for detection; ``(B, 2, T)`` for
+            question answering: scores of each token as an answer's first and last.
         """
         inputs = self._read(inputs)
         keep_BT = self._kept(inputs)
@@ -197,6 +199,8 @@ class Transformer(nn.Module):
         logits_BTC = self.logits_of(x_BTD)
         if self.is_dense:
             return self._pixels(logits_BTC)
+        if self.is_detection:
+            return logits_BTC.reshape(-1, *self.grid, self.n_outputs)
         return logits_BTC if self.predicts_tokens else logits_BTC.transpose(1, 2)
 
     def _pixels(self, logits_BTC: Tensor) -> Tensor:

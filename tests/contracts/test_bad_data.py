@@ -10,6 +10,7 @@ import pytest
 from media_fakes import png, task_file, write_pictures, write_scenes, write_tones
 from text_fakes import reviews, sentences, tale, write_parallel, write_squad, write_table
 
+from experiments.benchmarks.training.drawn_shapes import write_shapes
 from nas.cli.main import main
 from nas.tasks.registry import FILE_TASKS, get_task
 
@@ -144,6 +145,50 @@ def scenes(folder):
     write_scenes(folder, 20)
     data = {"images": "pictures", "masks": "masks"}
     return {"kind": "segmentation", "data": data, "classes": ["ground", "bright", "red"]}
+
+
+def shapes(folder):
+    write_shapes(folder, 20, side=24, sizes=(6, 9))
+    data = {"images": "pictures", "annotations": "boxes.json"}
+    return {"kind": "detection", "data": data}
+
+
+def with_box(folder, **values):
+    """The first annotation changed."""
+    path = folder / "boxes.json"
+    data = json.loads(path.read_text())
+    data["annotations"][0].update(values)
+    path.write_text(json.dumps(data))
+
+
+def shapes_of_nothing(folder):
+    options = shapes(folder)
+    (folder / "pictures" / "0004.png").write_bytes(b"")
+    return options, ["pictures/0004.png", "bytes, got 0"]
+
+
+def shapes_beyond_the_picture(folder):
+    options = shapes(folder)
+    with_box(folder, bbox=[40, 2, 3, 3])
+    return options, [r"boxes.json: annotations\[0\]", "must be in its picture of 24 x 24"]
+
+
+def shapes_that_are_nan(folder):
+    options = shapes(folder)
+    with_box(folder, bbox=[2, float("nan"), 3, 3])
+    return options, [r"boxes.json: annotations\[0\]", "finite"]
+
+
+def shapes_of_another_class(folder):
+    options = shapes(folder)
+    with_box(folder, category_id=7)
+    return options, [r"boxes.json: annotations\[0\]", "category_id"]
+
+
+def shapes_in_latin(folder):
+    options = shapes(folder)
+    (folder / "boxes.json").write_bytes(LATIN)
+    return options, ["boxes.json", NOT_UTF8]
 
 
 def scene_of_nothing(folder):
@@ -324,6 +369,13 @@ FAULTS = {
     ],
     "speech": [recording_of_nothing, recordings_of_one_class, recording_that_is_text],
     "segmentation": [scene_of_nothing, mask_of_nothing, mask_of_another_class, masks_of_one_class],
+    "detection": [
+        shapes_of_nothing,
+        shapes_beyond_the_picture,
+        shapes_that_are_nan,
+        shapes_of_another_class,
+        shapes_in_latin,
+    ],
     "question_answering": [
         notes_without_context,
         notes_with_another_answer,

@@ -18,6 +18,7 @@ from text_fakes import (
     write_task,
 )
 
+from experiments.benchmarks.training.drawn_shapes import write_shapes
 from nas.tasks.base import SPLITS
 from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data
@@ -91,6 +92,13 @@ def segmentation(folder):
     return task_file(folder / "task.yaml", name="scenes", **options)
 
 
+def detection(folder):
+    """Shapes of a colour for each class, and their boxes."""
+    write_shapes(folder, 80, side=24, most=2, sizes=(8, 14), own_colours=True)
+    data = {"images": "pictures", "annotations": "boxes.json"}
+    return task_file(folder / "task.yaml", name="shapes", kind="detection", data=data)
+
+
 def question_answering(folder):
     """Who, where or when, in sentences that say all three in any order."""
     write_squad(folder / "notes.json", 80)
@@ -141,6 +149,7 @@ MAKERS = [
     images,
     speech,
     segmentation,
+    detection,
     question_answering,
     hf,
     language,

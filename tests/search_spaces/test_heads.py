@@ -1,5 +1,7 @@
 """Heads for each pixel and for the ends of spans: counted as built, and laid out right."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -49,9 +51,31 @@ def test_outputs_of_patches_lie_where_the_patches_lie():
     assert inside[0, 4:8, 4:8].flatten().tolist() == list(range(64))
 
 
-def test_a_supernet_has_no_such_heads():
-    with pytest.raises(ValueError, match="supernet must be None for image_segmentation"):
-        Supernet(PRESETS["digits-tiny"], PIXELS)
+@pytest.mark.parametrize("resolution", [None, 8])
+def test_a_head_of_objects_is_counted_as_it_is_built_and_lies_where_patches_lie(resolution):
+    objects = Workload("objects", "object_detection", (3, 16, 24), 4, 2)
+    architecture = Architecture(16, (LAYER,), 4, resolution)
+    model = build(architecture, objects, generator_seed=0).eval()
+    counts, tokens = count(architecture, objects), objects.n_tokens(architecture)
+    assert counts.params == sum(p.numel() for p in model.parameters())
+    assert model.head.out_features == objects.n_outputs == 4 + 5
+    pixels = count(architecture, replace(objects, kind="image_segmentation"))
+    assert pixels.macs - counts.macs == tokens * 16 * (4 * 16 - 9)
+    rows, columns = (4, 6) if resolution is None else (2, 3)
+    outputs = model(torch.zeros(1, 3, 16, 24))
+    assert outputs.shape == (1, rows, columns, 9)
+    seen = []
+    model.head.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    model(torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)))
+    again = model(torch.randn(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(again[0, 1, 2], seen[0][0, columns + 2])
+    assert peak_memory_of(architecture, objects) > 2 * 4 * tokens * 16
+
+
+@pytest.mark.parametrize("kind", ["image_segmentation", "object_detection"])
+def test_a_supernet_has_no_such_heads(kind):
+    with pytest.raises(ValueError, match=f"supernet must be None for {kind}"):
+        Supernet(PRESETS["digits-tiny"], replace(PIXELS, kind=kind))
 
 
 def test_what_it_takes_is_counted_and_a_supernet_gives_the_same():

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from nas.charts.chart import Chart
 
 HELP = (
-    "plot a run or a checkpoint: front, progress, predictions, importance of genes, architecture"
+    "plot a run or a checkpoint: front, progress, predictions, importance of genes, architecture, "
+    "examples of found boxes"
 )
 WHAT = ("front", "progress", "predictions", "importance", "architecture")
+# Charts of some kinds of tasks only.
+_OF_KINDS = ("examples",)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +35,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--what",
-        choices=WHAT,
+        choices=(*WHAT, *_OF_KINDS),
         help="one chart (default: every chart that the run has data for)",
     )
     parser.add_argument(
         "--trial",
         type=int,
-        help="trial whose architecture is drawn (default: the recommended member)",
+        help="trial whose architecture or examples are drawn (default: the recommended member)",
     )
     parser.add_argument(
         "--to",
@@ -64,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"to must be a folder without --what, got {to}")
     if one_file:
         check_ending(to)
-    if arguments.trial is not None and arguments.what not in (None, "architecture"):
+    if arguments.trial is not None and arguments.what not in (None, "architecture", *_OF_KINDS):
         raise ValueError(f"trial must be left out with --what {arguments.what}")
     charts, names = _charts(arguments)
     if not one_file:
@@ -123,5 +126,9 @@ def _charts(
     from nas.charts.of_run import charts_of
 
     source = loaded(arguments)
-    names = WHAT if arguments.what is None else (arguments.what,)
+    names: tuple[str, ...] = (arguments.what,)
+    if arguments.what is None:
+        stored = source.stored_workload
+        is_detection = stored is not None and stored.is_detection
+        names = (*WHAT, *_OF_KINDS) if is_detection else WHAT
     return (lambda name: charts_of(source, name, arguments.trial)), names

@@ -14,7 +14,7 @@ from string import Template
 from nas.exporting.formats.standalone_template import TEMPLATE
 from search_spaces.architecture import Architecture, BlockStyle
 from search_spaces.architecture.style import RotaryScaling
-from search_spaces.workload import Workload
+from search_spaces.workload import BOX_OUTPUTS, Workload
 
 # As in ``search_spaces.models.attend``: up to here bf16 attention is slower than fp32 on CPUs.
 _MOST_FP32_TOKENS = 32
@@ -35,6 +35,8 @@ def write_source(
     flags, style = _flags(architecture, workload), architecture.style
     sizes = ", ".join(map(str, workload.input_shape))
     per_token = "N_CLASSES * PATCH**2" if flags["dense"] else "N_CLASSES"
+    if flags["detection"]:
+        per_token = f"N_CLASSES + {BOX_OUTPUTS}"
     options = {
         "attn_mask=keep_BT[:, None, None, :]": flags["masks_attention"],
         "is_causal=True": flags["causal"],
@@ -47,6 +49,9 @@ def write_source(
         outputs={
             "image_segmentation": f"logits of each pixel (batch, height, width, "
             f"{workload.n_classes})",
+            "object_detection": f"(batch, rows, columns, {workload.n_outputs}) of each patch: "
+            f"logit of an object, {BOX_OUTPUTS - 1} of its box,\nlogits of "
+            f"{workload.n_classes} classes",
             "language_modelling": f"logits of the next token at each token (batch, {sizes}, "
             f"{workload.n_classes})",
             "masked_language_modelling": f"logits of each token (batch, {sizes}, "
@@ -120,6 +125,7 @@ def _flags(architecture: Architecture, workload: Workload) -> dict[str, bool]:
         "decoder": workload.is_causal,
         "predicts_tokens": workload.predicts_tokens,
         "dense": workload.is_dense,
+        "detection": workload.is_detection,
         "pooled": workload.is_pooled,
         "padding": masks_attention or (workload.has_padding and pools_by_padding),
         "masks_attention": masks_attention,

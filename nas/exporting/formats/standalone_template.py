@@ -383,6 +383,10 @@ class Model(nn.Module):
         return logits_BHWC
 %end
 %else
+%if detection
+        rows, columns = HEIGHT // PATCH, WIDTH // PATCH
+        return self.head(x_BTD).reshape(-1, rows, columns, $per_token)
+%else
 %if predicts_tokens
 %if transform
         x_BTD = self.head_transform(x_BTD)
@@ -398,6 +402,7 @@ class Model(nn.Module):
 %end
 %else
         return self.head(x_BTD).transpose(1, 2)
+%end
 %end
 %end
 %end

@@ -51,7 +51,7 @@ function render() {
   applyBudget(view.budget);
   drawCard(get("card"), trialOf(view.selected), close);
   drawSection("progress", data.charts.progress.slice(view.by, view.by + 1));
-  for (const name of ["predictions", "importance", "fidelity"]) drawSection(name, data.charts[name] || []);
+  for (const name of ["examples", "predictions", "importance", "fidelity"]) drawSection(name, data.charts[name] || []);
   drawAccount(get("account"), data.account);
   get("provenance").replaceChildren(...data.provenance.map(pairs));
   if (focused !== null && pointOf(focused)) focusOn(Number(focused));

@@ -19,7 +19,7 @@ function svg(name, attributes = {}, ...children) {
 // One chart with its title and legend. `keeps` says which marks are shown, `point` the attributes
 // of a mark that can be selected.
 function figure(chart, width, { titled = true, keeps = () => true, point = () => null } = {}) {
-  const wide = chart.framed ? Math.max(280, width) : width || COLUMN;
+  const wide = chart.framed ? Math.max(280, width) : chart.pictures.length ? COLUMN : width || COLUMN;
   const high = chart.height * COLUMN;
   const labels = chart.y.ticks.map(([, text]) => text.length);
   const box = chart.framed
@@ -31,17 +31,18 @@ function figure(chart, width, { titled = true, keeps = () => true, point = () =>
   };
   const root = svg("svg", { viewBox: `0 0 ${wide} ${high}`, role: "group", "aria-label": chart.title });
   if (chart.framed) root.append(...axes(chart, box, at));
+  root.append(...chart.pictures.map((picture) => shown(picture, at)));
   for (const series of chart.series) {
     const marks = series.marks.filter((mark) => keeps(mark, series));
     if (series.line && marks.length) root.append(joined(series, marks, at));
     root.append(...marks.map((mark) => drawn(series, mark, at, point)));
   }
   for (const t of chart.texts) {
-    const style = { x: at.x(t.x), y: at.y(t.y) + 4, "text-anchor": t.anchor, class: t.soft ? "soft small" : "" };
+    const style = { x: at.x(t.x), y: at.y(t.y) + 4, "text-anchor": t.anchor, class: `${t.soft ? "soft small" : ""}${t.tag ? " tag" : ""}` };
     root.append(svg("text", style, t.text));
   }
   const title = titled && chart.title ? [element("p", { class: "note" }, chart.title)] : [];
-  return [...title, root, ...(chart.framed ? [legend(chart)] : [])];
+  return [...title, root, ...(chart.framed || chart.pictures.length ? [legend(chart)] : [])];
 }
 
 function axes(chart, box, at) {
@@ -77,6 +78,7 @@ function drawn(series, mark, at, point) {
   const made = svg("g", { ...(attributes || {}), class: `role-${series.role}${attributes ? " point" : ""}` });
   if (attributes) made.append(svg("circle", { class: "halo", cx: x, cy: y, r: 11 }));
   if (series.shape === "box") made.append(...filled(series, at.x(mark.x_low), at.x(mark.x_high), at.y(mark.y_high), at.y(mark.y_low)));
+  else if (series.shape === "frame") made.append(outline(at.x(mark.x_low), at.x(mark.x_high), at.y(mark.y_high), at.y(mark.y_low)));
   else if (series.shape !== "ring" && series.shape !== "tick") made.append(...errorBars(mark, at));
   made.append(...shape(series.shape, x, y));
   return made;
@@ -90,6 +92,25 @@ function filled(series, left, right, top, bottom) {
     made.push(svg("path", { class: "bar", d: `M${x},${bottom}l${across},${-across}` }));
   }
   return made;
+}
+
+function outline(left, right, top, bottom) {
+  return svg("rect", { class: "frame", x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) });
+}
+
+// A picture as a canvas: the page's policy allows no image, not even one inside the page.
+function shown(picture, at) {
+  const canvas = element("canvas", { width: picture.width, height: picture.height, class: "pixels" });
+  const bytes = Uint8Array.from(atob(picture.pixels), (character) => character.charCodeAt(0));
+  const drawing = canvas.getContext("2d");
+  const image = drawing.createImageData(picture.width, picture.height);
+  for (let i = 0; i < picture.width * picture.height; i += 1) {
+    image.data.set([bytes[3 * i], bytes[3 * i + 1], bytes[3 * i + 2], 255], 4 * i);
+  }
+  drawing.putImageData(image, 0, 0);
+  const [x, y] = [at.x(picture.x_low), at.y(picture.y_high)];
+  const size = { width: at.x(picture.x_high) - x, height: at.y(picture.y_low) - y };
+  return svg("foreignObject", { x, y, ...size }, canvas);
 }
 
 function errorBars(mark, at) {
@@ -119,7 +140,7 @@ function legend(chart) {
   const entry = (role, text, ...shapes) =>
     element("span", {}, svg("svg", { class: `role-${role}`, width: 20, height: 20, viewBox: "0 0 20 20" }, ...shapes), text);
   const entries = chart.series.filter((s) => s.label).map((s) =>
-    entry(s.role, s.label, ...(s.shape === "box" ? filled(s, 2, 18, 6, 14) : shape(s.shape, 10, s.shape === "tick" ? 16 : 10))));
+    entry(s.role, s.label, ...(s.shape === "box" ? filled(s, 2, 18, 6, 14) : s.shape === "frame" ? [outline(3, 17, 5, 15)] : shape(s.shape, 10, s.shape === "tick" ? 16 : 10))));
   if (chart.cut) entries.push(entry("guide", chart.cut, arrow("top", 10, 6)));
   return element("div", { class: "legend", "aria-hidden": "true" }, ...entries);
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -98,6 +98,10 @@ class Task(ABC):
     def notes(self) -> Sequence[str]:
         """Lines about data that are not read, or not read as one may expect."""
         return ()
+
+    def examples(self, call: Callable[[Any], Any], device: str) -> Any:
+        """Return ``example_boxes.Examples`` of a network, if reports show such."""
+        return None
 
     def artifact_files(self) -> Mapping[str, str]:
         """Texts by file name that an artifact needs for raw inputs; see ``artifact_files``."""

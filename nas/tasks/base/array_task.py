@@ -53,6 +53,7 @@ class ArrayTask(FileTask[Sample]):
     #: See ``prepare.Plan``.
     axis: ClassVar[int] = 0
     n_target_planes: ClassVar[int] = 0
+    has_targets: ClassVar[bool] = False
     reader_type: ClassVar[type[Any]]
     reader: Reader
 
@@ -76,7 +77,7 @@ class ArrayTask(FileTask[Sample]):
     def write(self, rows: Rows[Sample], folder: Path, problems: Problems) -> dict[str, Any]:
         """See ``FileTask.write``."""
         self.reader.settle(sample.read for sample in rows["train"])
-        plan = Plan(self.axis, self.noun, self.n_target_planes)
+        plan = Plan(self.axis, self.noun, self.n_target_planes, self.has_targets)
         try:
             about = prepare(rows, self.sources, folder, problems, plan)
         except DataError as error:

@@ -146,6 +146,8 @@ METRICS: dict[str, Metric] = {
         Metric("f1", "F1"),
         Metric("exact_match", "exact match"),
         Metric("miou", "mean IoU"),
+        Metric("map", "mAP@[0.5:0.95]"),
+        Metric("map50", "mAP@0.5"),
     )
 }
 

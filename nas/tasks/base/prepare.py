@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.tasks.base import SPLITS, SplitName
+from nas.tasks.base import IGNORED, SPLITS, SplitName
 from nas.tasks.base.labels import Encoded, encode_labels
 from nas.tasks.base.problems import Problems
 from nas.tasks.base.sources import Sample, Sources
@@ -53,12 +53,14 @@ class Plan:
 
     Inputs are standardised by the mean and deviation of the training split at each index of
     ``axis`` of a sample. ``noun`` names samples in messages. The last ``n_target_planes`` planes
-    of a sample are targets; without them targets are class numbers of labels.
+    of a sample are targets. With ``has_targets`` they are ``Sample.target``, filled up with
+    ``IGNORED`` to the same number of rows. Otherwise targets are class numbers of labels.
     """
 
     axis: int
     noun: str
     n_target_planes: int = 0
+    has_targets: bool = False
 
 
 def prepare(
@@ -97,10 +99,15 @@ def prepare(
     encoded: Encoded | None = None
     if plan.n_target_planes:
         labels = of_all(lambda pool, row: pool.targets[row])
+    elif plan.has_targets:
+        labels = of_all(lambda pool, row: pool.samples[row].target.tobytes())
     else:
         labels = of_all(lambda pool, row: pool.samples[row].label)
         encoded = encode_labels(labels, places, sources.training, problems)
     problems.check()
+    n_rows = 1
+    if plan.has_targets:
+        n_rows = max(1, *(len(s.target) for pool in pools.values() for s in pool.samples))
     repeated = repeats(of_all(lambda pool, row: pool.inputs[row]), labels, places)
     mean, deviation = _scale(rows["train"], plan.axis, n_planes)
     for split in SPLITS:
@@ -117,6 +124,10 @@ def prepare(
         inputs_N.flush()
         if encoded is not None:
             targets = encoded.targets(split)
+        elif plan.has_targets:
+            targets = np.stack(
+                [_filled(pool.samples[row].target, n_rows) for pool, row in rows[split]]
+            )
         else:
             targets = np.concatenate(planes)
             targets = targets[:, 0] if plan.n_target_planes == 1 else targets
@@ -171,6 +182,12 @@ def _read(
                 pool.inputs.append(_digest(read[:n_inputs]))
                 pool.targets.append(_digest(read[n_inputs:]))
     return pool
+
+
+def _filled(target: NDArray[np.int64], n_rows: int) -> NDArray[np.int64]:
+    """Add ignored rows to a target."""
+    added = np.full((n_rows - len(target), *target.shape[1:]), IGNORED, dtype=target.dtype)
+    return np.concatenate([target, added])
 
 
 def _digest(values: NDArray[Any]) -> bytes:

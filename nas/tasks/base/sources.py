@@ -30,12 +30,14 @@ class Sample:
 
     ``read`` returns an array of one shape for all samples, or raises a ``ValueError`` that
     completes a sentence about ``place``. Samples of one ``group`` are never in two splits.
+    ``target`` is an array of rows where the target is neither a class nor read with the input.
     """
 
     place: str
     label: str | int
     read: Callable[[], Any]
     group: str | None = None
+    target: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,24 @@ def files_below(folder: Path, suffixes: Collection[str], problems: Problems) -> 
         else:
             problems.skipped.add(path)
     return found
+
+
+def files_by_stem(
+    folder: Path, suffixes: Collection[str], problems: Problems, what: str
+) -> dict[str, Path]:
+    """Files below ``folder``, which are ``what``, by relative path without the ending."""
+    paths: dict[str, Path] = {}
+    if not folder.is_dir():
+        problems.add(f"{folder} must be a folder of {what}")
+        return paths
+    for path in files_below(folder, suffixes, problems):
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        if stem in paths:
+            problems.add(f"{path} must have a name of its own, as {paths[stem].name} has")
+        paths[stem] = path
+    if not paths:
+        problems.add(f"{folder} must hold {what}, and holds none")
+    return paths
 
 
 def _whole(file: TaskFile, key: str) -> Any:

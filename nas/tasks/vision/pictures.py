@@ -33,6 +33,8 @@ SUFFIXES = frozenset(
 )
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 256_000_000
+# The tag of a picture's orientation in EXIF, and its values for pictures that lie on their side.
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
 # Larger pictures take a gigabyte while they are read: one is open at a time.
 _LARGE_PIXELS = 8_000_000
 _LARGE_LOCK = threading.Lock()
@@ -81,6 +83,20 @@ def opened(raw: bytes, read: Callable[[Image.Image], Pixels]) -> Pixels:
         except (OSError, SyntaxError, EOFError, IndexError, MemoryError) as error:
             # Damaged files.
             raise ValueError(f"must be a whole picture: {error}") from None
+
+
+def upright_size(raw: bytes) -> Size:
+    """Return the height and width of the picture in ``raw``, upright, from its header.
+
+    Raises:
+        ValueError: as ``opened``.
+    """
+
+    def read(image: Image.Image) -> Size:
+        is_turned = image.getexif().get(_ORIENTATION) in _TURNED
+        return (image.width, image.height) if is_turned else (image.height, image.width)
+
+    return opened(raw, read)
 
 
 def decode_mask(raw: bytes, size: Size | None) -> NDArray[np.int64]:

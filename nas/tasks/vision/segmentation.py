@@ -21,7 +21,7 @@ from nas.tasks.base.array_task import ArrayTask
 from nas.tasks.base.file_task import Rows
 from nas.tasks.base.metric import get_metric
 from nas.tasks.base.problems import Problems
-from nas.tasks.base.sources import Sample, files_below
+from nas.tasks.base.sources import Sample, files_by_stem
 from nas.tasks.base.splits import majority
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
 from nas.tasks.vision.pictures import SUFFIXES, decode_mask, read_bytes
@@ -105,7 +105,9 @@ class Segmentation(ArrayTask):
         if not isinstance(source, Mapping) or source.keys() != set(_PARTS):
             problems.add(f"data must be given as {{images: FOLDER, masks: FOLDER}}, got {source}")
             return []
-        pictures, masks = (_by_stem(source[part], problems) for part in _PARTS)
+        pictures, masks = (
+            files_by_stem(source[part], SUFFIXES, problems, "pictures") for part in _PARTS
+        )
         for stem in sorted(pictures.keys() - masks.keys()):
             problems.add(f"{pictures[stem]} must have a mask of that name in {source['masks']}")
         for stem in sorted(masks.keys() - pictures.keys()):
@@ -158,19 +160,3 @@ class Segmentation(ArrayTask):
             )
         problems.check()
         return {**about, "pixels_of_classes": pixels}
-
-
-def _by_stem(folder: Path, problems: Problems) -> dict[str, Path]:
-    """Pictures below ``folder`` by relative path, without the ending."""
-    paths: dict[str, Path] = {}
-    if not folder.is_dir():
-        problems.add(f"{folder} must be a folder of pictures")
-        return paths
-    for path in files_below(folder, SUFFIXES, problems):
-        stem = path.relative_to(folder).with_suffix("").as_posix()
-        if stem in paths:
-            problems.add(f"{path} must have a name of its own, as {paths[stem].name} has")
-        paths[stem] = path
-    if not paths:
-        problems.add(f"{folder} must hold pictures, and holds none")
-    return paths

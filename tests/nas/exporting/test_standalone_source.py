@@ -25,6 +25,7 @@ from search_spaces.workload import Workload
 WORKLOADS = [
     Workload("w", "image_classification", (3, 8, 12), 5, 4),
     Workload("w", "image_segmentation", (1, 8, 8), 3, 4),
+    Workload("w", "object_detection", (1, 8, 12), 3, 4),
     Workload("w", "text_classification", (9,), 3, 4, vocab_size=20),
     Workload("w", "question_answering", (9,), 2, 4, vocab_size=20),
     Workload("w", "language_modelling", (40,), 20, 4, vocab_size=20),
