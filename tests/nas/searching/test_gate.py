@@ -55,7 +55,7 @@ def test_a_pool_only_ever_lower_a_chance():
     fresh = [r.architecture for r in trials(120)[40:]]
     chances = []
     for pool in (None, CandidatePool.sample(SPACE, 0, 500)):
-        gate = Gate(WORKLOAD, GateConfig(), seed=0, pool=pool)
+        gate = Gate(WORKLOAD, GateConfig(0.9), seed=0, pool=pool)
         gate.refit(trials(40))
         chances.append(gate.front_probabilities(fresh))
     alone, beside = chances
@@ -91,7 +91,7 @@ def test_only_the_optimistic_end_of_joules_is_held_to_a_budget():
 
 @pytest.mark.parametrize(("n", "decides"), [(39, False), (40, True)])
 def test_it_decides_from_its_last_startup_trial_on(n, decides):
-    gate = gate_of(n, startup_trials=40)
+    gate = gate_of(n, startup_trials=40, confidence=0.8)
     assert any(gate.judge(architecture).reason for architecture in FRESH) == decides
 
 
@@ -141,7 +141,7 @@ def test_a_member_of_the_front_that_costs_the_same_may_dominate():
 def test_members_of_the_pool_count_one_deviation_worse_than_predicted():
     """Or the front of many predictions would be one of lucky ones."""
     pool = CandidatePool.sample(SPACE, 0, 100)
-    gate = Gate(WORKLOAD, GateConfig(), seed=0, pool=pool)
+    gate = Gate(WORKLOAD, GateConfig(0.9), seed=0, pool=pool)
     gate.refit(trials(40))
     gate.front_probabilities(FRESH)
     quality = gate._quality.predict(pool.batch, 0.9)
