@@ -56,7 +56,7 @@ def test_a_pool_only_ever_lower_a_chance():
     fresh = [r.architecture for r in trials(120)[40:]]
     chances = []
     for pool in (None, CandidatePool.sample(SPACE, 0, 500)):
-        gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig(), pool=pool)
+        gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig(0.9), pool=pool)
         gate.refit(trials(40))
         chances.append(gate.front_probabilities(fresh))
     alone, beside = chances
@@ -92,7 +92,7 @@ def test_only_the_optimistic_end_of_joules_is_held_to_a_budget():
 
 @pytest.mark.parametrize(("n", "decides"), [(39, False), (40, True)])
 def test_it_decides_from_its_last_startup_trial_on(n, decides):
-    gate = gate_of(n, startup_trials=40)
+    gate = gate_of(n, startup_trials=40, confidence=0.8)
     assert any(gate.judge(architecture).reason for architecture in FRESH) == decides
 
 
@@ -133,12 +133,12 @@ def test_a_member_of_the_front_that_costs_the_same_may_dominate():
 def test_members_of_the_pool_count_one_deviation_worse_than_predicted():
     """Or the front of many predictions would be one of lucky ones."""
     pool = CandidatePool.sample(SPACE, 0, 100)
-    gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig(), pool=pool)
+    gate = Gate(ArchitectureSurrogates(WORKLOAD, seed=0), GateConfig(0.9), pool=pool)
     gate.refit(trials(40))
     gate.front_probabilities(FRESH)
-    quality = gate.surrogates.quality(pool.batch, 0.95)
-    energy_j = gate.surrogates.energy_j(pool.batch, 0.95)
-    mean, label_sd = log_predictions(quality, energy_j, 0.95)
+    quality = gate.surrogates.quality(pool.batch, 0.9)
+    energy_j = gate.surrogates.energy_j(pool.batch, 0.9)
+    mean, label_sd = log_predictions(quality, energy_j, 0.9)
     worse = mean + true_deviations(label_sd, np.median(label_deviations(trials(40)), axis=0))
     front = gate._rivals.front
     points = front._mean[front._variance[:, 1] == 0]
