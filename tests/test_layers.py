@@ -113,6 +113,7 @@ DOORS = {
     "gguf": ("search_spaces/pretrained/gguf/package.py",),
     "huggingface_hub": ("search_spaces/pretrained/files/hub.py",),
     "sacrebleu": ("nas/tasks/sequences/translation_score.py",),
+    "pycocotools": ("nas/tasks/vision/box_score.py",),
 }
 
 

@@ -15,7 +15,7 @@ _SIDE, _LINE = 0.94, 0.045
 
 def examples_chart(examples: Examples, title: str) -> Chart:
     """Return the pictures in rows of two, true boxes and found ones with their scores."""
-    scores = ", ".join(_score(s.metric, s.value, s.standard_error) for s in examples.scores)
+    scores = "\n".join(_score(s.metric, s.value, s.standard_error) for s in examples.scores)
     rows = -(-len(examples.pictures) // _COLUMNS)
     pictures: list[Picture] = []
     true: list[Mark] = []

@@ -127,7 +127,10 @@ def searched(run: Run, task: Detection) -> list[dict[str, object]]:
     near = [t for t in trials if (t.quality or 0.0) >= least]
     cheap = min(near, key=lambda t: t.energy_j or np.inf)
     rows: list[dict[str, object]] = []
-    for what, trial in (("best trial", best), ("cheapest within an error of it", cheap)):
+    chosen = {"best trial": best, "cheapest within an error of it": cheap}
+    if cheap is best:
+        chosen.popitem()
+    for what, trial in chosen.items():
         folder = run.weights_path(trial.number).parent
         network = load_trial(trial.architecture, run, folder)
         test = task.split("test")

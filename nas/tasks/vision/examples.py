@@ -37,7 +37,7 @@ def examples_of(
     scale: tuple[Sequence[float], Sequence[float]],
     max_boxes: int,
 ) -> Examples:
-    """Return the first pictures of ``split`` with boxes, and each metric of the whole split.
+    """Return the first pictures of ``split`` that have boxes, and each metric of the whole split.
 
     ``call`` gives a network's outputs. ``scale`` is the mean and the deviation by which channels
     were standardised.
@@ -57,9 +57,10 @@ def examples_of(
         scores.append(ExampleScore(metric, value, error))
     mean, deviation = (np.reshape(values, (-1, 1, 1)) for values in scale)
     pictures = []
-    for values_CHW, found_F6, true_M5 in zip(
-        split.inputs[:N_PICTURES], found_NF6, split.targets, strict=False
-    ):
+    # Pictures with boxes first, in the split's order.
+    is_empty_N = (split.targets[..., 0] == IGNORED).all(axis=1)
+    for index in np.argsort(is_empty_N, kind="stable")[:N_PICTURES]:
+        values_CHW, found_F6, true_M5 = split.inputs[index], found_NF6[index], split.targets[index]
         pixels = _as_pixels(values_CHW * deviation + mean)
         shown = found_F6[(found_F6[:, 0] != IGNORED) & (found_F6[:, 1] >= SHOWN_SCORE)]
         true = true_M5[true_M5[:, 0] != IGNORED]

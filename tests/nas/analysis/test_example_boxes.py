@@ -74,7 +74,7 @@ def test_they_are_kept_in_the_folder_of_a_trial(tmp_path, examples):
 
 def test_boxes_lie_on_their_pictures(examples):
     chart = examples_chart(examples, "trial 3")
-    assert chart.title == "trial 3\nmAP@[0.5:0.95] 50.0% ± 1.0%, mAP@0.5 75.0% ± 2.0%"
+    assert chart.title == "trial 3\nmAP@[0.5:0.95] 50.0% ± 1.0%\nmAP@0.5 75.0% ± 2.0%"
     first, second, third = chart.pictures
     assert (first.x_high - first.x_low) == pytest.approx(2 * (first.y_high - first.y_low))
     assert second.x_low > 1 and second.y_low > 1 > third.y_high

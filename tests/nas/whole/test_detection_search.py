@@ -29,7 +29,7 @@ def config_of(folder, meter, **changes):
     training = replace(recipe.training, epochs=50, batch_size=8, shift_pixels=2, flip_images=True)
     return replace(
         recipe,
-        task=task_file(folder / "mine.yaml", name="mine", kind="detection", data=data),
+        task=task_file(folder / "mine.yaml", name="mine", kind="detection", data=data, size=24),
         space=SearchSpace.from_dict(space),
         trials=2,
         meter=meter,
