@@ -217,6 +217,25 @@ def translation(device: str) -> SearchConfig:
     token that it writes. The baseline is a scaled-down Transformer of the usual proportions
     (Vaswani et al. 2017): both stacks alike, four times as wide inside, full heads.
     """
+    return _of_pairs(
+        "translation", TrainingConfig(epochs=8, batch_size=64, learning_rate=3e-3), device
+    )
+
+
+@for_kinds("summarisation")
+def summarisation(device: str) -> SearchConfig:
+    """Documents of some hundred tokens: ``nas search summarisation --task news.yaml``.
+
+    Reads ``summarisation.yaml`` where no task is named. The space and the baseline are those of
+    translation: a document takes longer to read than a sentence, and its summary is as long.
+    """
+    return _of_pairs(
+        "summarisation", TrainingConfig(epochs=10, batch_size=32, learning_rate=3e-3), device
+    )
+
+
+def _of_pairs(kind: str, training: TrainingConfig, device: str) -> SearchConfig:
+    """The search of a kind that reads a text and writes another."""
     attention, ffn = AttentionSpec(n_heads=4, n_kv_heads=4, d_head=16), FfnSpec(d_ff=256)
     baseline = Architecture(
         64,
@@ -225,10 +244,10 @@ def translation(device: str) -> SearchConfig:
     )
     heads = ("", "decoder_", "cross_")
     return SearchConfig(
-        task="translation.yaml",
+        task=f"{kind}.yaml",
         space=SearchSpace.from_dict(
             {
-                "name": "translation-small",
+                "name": f"{kind}-small",
                 "d_model": [32, 48, 64, 96, 128],
                 "depth": [1, 2, 3, 4],
                 "ffn_ratio": [1, 2, 4],
@@ -242,7 +261,7 @@ def translation(device: str) -> SearchConfig:
         trials=24,
         batch_size=32,
         protocol="quick" if device == "cpu" else "screening",
-        training=TrainingConfig(epochs=8, batch_size=64, learning_rate=3e-3),
+        training=training,
         gate=GateConfig(startup_trials=8),
         baselines=(baseline,),
     )

@@ -19,6 +19,7 @@ Kind = Literal[
     "image_segmentation",
     "question_answering",
     "translation",
+    "summarisation",
     "masked_language_modelling",
     "text_embedding",
     "image_embedding",
@@ -28,13 +29,18 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Phase = Literal["prefill", "generate"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
-# Units of joules: of translations, and of other workloads by their phase.
+# Units of joules: of texts that are written, and of other workloads by their phase.
 SAMPLE, OUTPUT_TOKEN = "sample", "output token"
 _UNITS: dict[Phase | None, str] = {
     None: SAMPLE,
     "prefill": "prefill token",
     "generate": "generated token",
 }
+
+# Kinds whose networks read one text and write another.
+_WRITING: tuple[Kind, ...] = ("translation", "summarisation")
+# What people call a sample of a kind, where joules per sample are shown beside those per unit.
+_SAMPLES: Mapping[Kind, str] = {"summarisation": "document"}
 
 # Outputs of question answering: where an answer begins, and where it ends.
 SPAN_ENDS = 2
@@ -67,11 +73,12 @@ class Workload:
     * ``generate``: it reads one token a sequence at the last position of the context, whose
       earlier tokens are in the cache; the batch's joules are divided by ``batch_size``.
 
-    In translation ``input_shape`` and ``vocab_size`` are those of sources, ``target_length`` is
-    the most tokens of a translation. ``n_classes`` counts the target tokens and, last, the end
-    token, which also starts a translation. ``beam_size`` is that of beam search, 1 is greedy.
+    In translation and summarisation ``input_shape`` and ``vocab_size`` are those of sources,
+    ``target_length`` is the most tokens of a target. ``n_classes`` counts the target tokens and,
+    last, the end token, which also starts a target. ``beam_size`` is that of beam search, 1 is
+    greedy.
     Energy is joules per *output token*: the encoder reads a batch once, the decoder writes it in
-    ``target_length`` steps with a cache, however early a translation ends, and the joules are
+    ``target_length`` steps with a cache, however early a target ends, and the joules are
     divided by ``batch_size * target_length``.
 
     Raises:
@@ -119,7 +126,7 @@ class Workload:
         if self.phase is not None and not self.is_causal:
             raise ValueError(f"phase must be null for {self.kind}, got {self.phase!r}")
         require_positive_int("beam_size", self.beam_size)
-        if self.is_translation:
+        if self.is_sequence_to_sequence:
             require_positive_int("target_length", self.target_length)
         elif self.target_length is not None or self.beam_size != 1:
             raise ValueError(
@@ -131,7 +138,7 @@ class Workload:
         token = self.padding_token
         if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < 2**31:
             raise ValueError(f"padding_token must be an integer >= 0, got {token!r}")
-        if token != PADDING_TOKEN and (self.is_image or self.is_translation):
+        if token != PADDING_TOKEN and (self.is_image or self.is_sequence_to_sequence):
             raise ValueError(f"padding_token must be {PADDING_TOKEN} for {self.kind}, got {token}")
 
     @property
@@ -165,9 +172,9 @@ class Workload:
         return self.kind == "language_modelling"
 
     @property
-    def is_translation(self) -> bool:
+    def is_sequence_to_sequence(self) -> bool:
         """Whether an encoder reads and a decoder writes."""
-        return self.kind == "translation"
+        return self.kind in _WRITING
 
     @property
     def n_steps(self) -> int:
@@ -197,15 +204,20 @@ class Workload:
 
     @property
     def unit(self) -> str:
-        """Unit that joules are per: ``sample``, or the token of a phase or of translations."""
-        return OUTPUT_TOKEN if self.is_translation else _UNITS[self.phase]
+        """Unit that joules are per: ``sample``, or the token of a phase or of written texts."""
+        return OUTPUT_TOKEN if self.is_sequence_to_sequence else _UNITS[self.phase]
 
     @property
     def units_per_sample(self) -> int:
         """Number of ``unit`` in a sample."""
-        if self.is_translation:
+        if self.is_sequence_to_sequence:
             return self.n_steps
         return self.input_shape[0] if self.phase == "prefill" else 1
+
+    @property
+    def sample_name(self) -> str | None:
+        """Name of a sample, for joules per sample beside those per unit; ``None``: not shown."""
+        return _SAMPLES.get(self.kind)
 
     @property
     def n_units(self) -> int:
@@ -278,9 +290,9 @@ class Workload:
             )
 
     def check_decoder(self, has_decoder: bool) -> None:
-        """Raise ``ValueError`` unless translations, and only they, have a decoder."""
-        if has_decoder != self.is_translation:
-            needed = "an encoder-decoder" if self.is_translation else "a single stack"
+        """Raise ``ValueError`` unless kinds that write texts, and only they, have a decoder."""
+        if has_decoder != self.is_sequence_to_sequence:
+            needed = "an encoder-decoder" if self.is_sequence_to_sequence else "a single stack"
             raise ValueError(
                 f"architecture must be {needed} for {self.kind}, got one with"
                 f"{'' if has_decoder else 'out'} a decoder"
@@ -293,9 +305,9 @@ class Workload:
                 f"style.n_prefix_tokens must be 0 for {self.kind}, got {style.n_prefix_tokens}"
             )
         for name in ("is_causal", "has_head_transform"):
-            if self.is_translation and getattr(style, name):
+            if self.is_sequence_to_sequence and getattr(style, name):
                 raise ValueError(f"style.{name} must be false for {self.kind}, got true")
-        if style.n_token_types and (self.is_image or self.is_translation):
+        if style.n_token_types and (self.is_image or self.is_sequence_to_sequence):
             raise ValueError(
                 f"style.n_token_types must be 0 for {self.kind}, got {style.n_token_types}"
             )
@@ -315,7 +327,7 @@ class Workload:
 
     def has_tied_head(self, style: BlockStyle) -> bool:
         """Whether the output layer of networks of ``style`` is an embedding."""
-        return style.is_head_tied and (self.predicts_tokens or self.is_translation)
+        return style.is_head_tied and (self.predicts_tokens or self.is_sequence_to_sequence)
 
     def has_head_transform(self, style: BlockStyle) -> bool:
         """Whether the output layer of networks of ``style`` reads a transform of each token."""
@@ -369,7 +381,7 @@ class Workload:
         # Defaults are left out, so that stored keys do not change when a field is added.
         if self.phase is None:
             del data["phase"]
-        if not self.is_translation:
+        if not self.is_sequence_to_sequence:
             del data["target_length"], data["beam_size"]
         if self.padding_token == PADDING_TOKEN:
             del data["padding_token"]

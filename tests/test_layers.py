@@ -111,6 +111,7 @@ DOORS = {
     ),
     "gguf": ("search_spaces/pretrained/gguf/package.py",),
     "huggingface_hub": ("search_spaces/pretrained/files/hub.py",),
+    "rouge_score": ("nas/tasks/sequences/summary_score.py",),
     "sacrebleu": ("nas/tasks/sequences/translation_score.py",),
 }
 

@@ -95,7 +95,7 @@ def _description(workload: Workload) -> str:
 
 def _suggestion(space: SearchSpace, workload: Workload) -> str:
     """Suggest values that fit, if only patch sizes or resolutions do not."""
-    if space.has_decoder != workload.is_translation:
+    if space.has_decoder != workload.is_sequence_to_sequence:
         return ""
     try:
         adapted = for_task(space, workload)

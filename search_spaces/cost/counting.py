@@ -197,7 +197,7 @@ def _outer(
     n_outputs: Floats | float = float(workload.n_classes)
     if workload.is_dense:
         n_outputs = n_outputs * batch.patch_size.astype(float) ** 2
-    if workload.is_translation or workload.is_embedding:
+    if workload.is_sequence_to_sequence or workload.is_embedding:
         # The head is the decoder's, or there is none.
         n_outputs = 0.0
     n_joined = batch.of_style(lambda style: style.n_pooled if workload.is_pooled else 1)
@@ -214,7 +214,7 @@ def _outer(
     )
     stream = stream_precisions(batch)
     values = (1 + 2 * kinds) * tokens * d_model + head_tokens * n_outputs
-    has_head = not (workload.is_translation or workload.is_embedding)
+    has_head = not (workload.is_sequence_to_sequence or workload.is_embedding)
     kernels = kinds + (3.0 if has_head else 2.0) + _position_kernels(batch)
     macs = embed_macs + head_tokens * n_joined * d_model * n_outputs
     has_transform = batch.of_style(workload.has_head_transform)

@@ -64,7 +64,7 @@ class Supernet(nn.Module):
             ValueError: a patch size of the space does not fit the workload.
         """
         super().__init__()
-        if workload.is_translation:
+        if workload.is_sequence_to_sequence:
             raise ValueError(
                 f"supernet must be None for {workload.kind}: decoders are not supported"
             )

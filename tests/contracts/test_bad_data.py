@@ -10,6 +10,7 @@ import pytest
 from media_fakes import png, task_file, write_pictures, write_scenes, write_tones
 from text_fakes import reviews, sentences, tale, write_parallel, write_squad, write_table
 
+from experiments.made_data import documents
 from nas.cli.main import main
 from nas.tasks.registry import FILE_TASKS, get_task
 
@@ -268,6 +269,37 @@ def pairs_in_latin(folder):
     return options, ["train.xx", NOT_UTF8, "line 10"]
 
 
+def reports(folder, form="jsonl"):
+    pytest.importorskip("rouge_score")
+    write_table(folder / f"all.{form}", documents(60), ("source", "target"))
+    options = {"sequence_length": 96, "target_length": 12, "max_vocabulary": 300}
+    return {"kind": "summarisation", "data": f"all.{form}", **options}
+
+
+def reports_without_column(folder):
+    return reports(folder, "csv") | {"target": "highlights"}, ["all.csv", "highlights", "target"]
+
+
+def reports_without_summary(folder):
+    options = reports(folder)
+    with (folder / "all.jsonl").open("a") as file:
+        file.write('{"source": "it rained .", "target": " "}\n')
+    return options, ["all.jsonl:61", "must have a target, and it is empty"]
+
+
+def reports_of_nothing(folder):
+    options = reports(folder)
+    (folder / "all.jsonl").write_text("")
+    return options, ["all.jsonl", "must have a row .* and has none"]
+
+
+def reports_in_latin(folder):
+    options = reports(folder, "csv")
+    with (folder / "all.csv").open("ab") as file:
+        file.write(b"61," + LATIN + b",won\n")
+    return options, ["all.csv", NOT_UTF8, "line 62"]
+
+
 def saved(folder, columns):
     datasets = pytest.importorskip("datasets")
     with pytest.MonkeyPatch.context() as patch:
@@ -336,6 +368,12 @@ FAULTS = {
         pairs_with_another_type,
         pairs_of_nothing,
         pairs_in_latin,
+    ],
+    "summarisation": [
+        reports_without_column,
+        reports_without_summary,
+        reports_of_nothing,
+        reports_in_latin,
     ],
     "hf": [
         hf_without_column,

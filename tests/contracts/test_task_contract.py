@@ -18,6 +18,7 @@ from text_fakes import (
     write_task,
 )
 
+from experiments.made_data import documents
 from nas.tasks.base import SPLITS
 from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data
@@ -133,6 +134,16 @@ def translation(folder):
     )
 
 
+def summarisation(folder):
+    """Reports of matches, whose summaries are three words of them."""
+    pytest.importorskip("rouge_score")
+    write_table(folder / "all.jsonl", documents(200), ("source", "target"))
+    options = {"data": "all.jsonl", "sequence_length": 96, "target_length": 12}
+    return task_file(
+        folder / "task.yaml", name="reports", kind="summarisation", max_vocabulary=400, **options
+    )
+
+
 # Each writes what it needs into a folder and returns the task's name.
 MAKERS = [
     digits,
@@ -145,6 +156,7 @@ MAKERS = [
     hf,
     language,
     translation,
+    summarisation,
 ]
 
 
@@ -174,7 +186,7 @@ def smallest_of(workload):
         patch = next(p for p in (4, 8, 2, 1) if height % p == 0 and width % p == 0)
     attention, ffn = AttentionSpec(2, 2, 8), FfnSpec(32)
     decoder = None
-    if workload.is_translation:
+    if workload.is_sequence_to_sequence:
         decoder = DecoderSpec(16, (DecoderLayerSpec(attention, attention, ffn),))
     return Architecture(16, (LayerSpec(attention, ffn),), patch, decoder=decoder)
 

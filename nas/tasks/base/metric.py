@@ -7,7 +7,7 @@ hypervolumes need no other form. A ``Metric`` converts it:
 scale       quality           shown
 =========== ================= =============================
 percent     itself            ``95.00%``
-hundred     a hundredth       ``31.20`` (BLEU, chrF)
+hundred     a hundredth       ``31.20`` (BLEU, ROUGE)
 bits        ``2**-b``         ``b``, such as bits per byte
 =========== ================= =============================
 """
@@ -143,6 +143,9 @@ METRICS: dict[str, Metric] = {
         BITS_PER_BYTE,
         Metric("bleu", "BLEU", "hundred"),
         Metric("chrf", "chrF", "hundred"),
+        Metric("rougeL", "ROUGE-L", "hundred"),
+        Metric("rouge1", "ROUGE-1", "hundred"),
+        Metric("rouge2", "ROUGE-2", "hundred"),
         Metric("f1", "F1"),
         Metric("exact_match", "exact match"),
         Metric("miou", "mean IoU"),
