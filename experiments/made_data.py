@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import wave
+from pathlib import Path
+
 import numpy as np
+from numpy.typing import NDArray
 
 _TEAMS = ("lions", "hawks", "bears", "wolves", "foxes", "eagles", "sharks", "tigers")
 _CITIES = ("oslo", "lima", "paris", "cairo", "delhi", "quito", "rome", "tokyo")
@@ -14,6 +19,9 @@ _FILLERS = (
     "a band from {place} played before noon .",
     "tickets cost {n} coins this season .",
 )
+# Hertz of sung notes.
+_NOTES = {"do": 262, "re": 330, "mi": 415, "fa": 523, "so": 659, "la": 831, "ti": 1047}
+_RATE = 8000
 
 
 def documents(n: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -47,3 +55,48 @@ def documents(n: int, seed: int = 0) -> list[tuple[str, str]]:
 def lead(text: str, n_sentences: int = 3) -> str:
     """The first sentences of a document, the usual baseline of summaries."""
     return " . ".join(part.strip() for part in text.split(" .")[:n_sentences]).strip()
+
+
+def melody(rng: np.random.Generator, rate: int = _RATE) -> tuple[NDArray[np.float64], str]:
+    """Two to six sung notes in noise, in [-1, 1], and their names.
+
+    Notes differ in length and loudness, are out of tune by up to 2%, and have an overtone.
+    """
+    names = [str(name) for name in rng.choice(list(_NOTES), rng.integers(2, 7))]
+    parts = [np.zeros(round(rate * rng.uniform(0.02, 0.08)))]
+    for name in names:
+        at_S = np.arange(round(rate * rng.uniform(0.14, 0.26))) / rate
+        hertz = _NOTES[name] * rng.uniform(0.98, 1.02)
+        # Sung notes begin and end softly.
+        shape_S = np.sin(np.pi * np.linspace(0, 1, len(at_S))) ** 0.5
+        angle_S = 2 * np.pi * (hertz * at_S + rng.random())
+        sung_S = np.sin(angle_S) + 0.4 * np.sin(2 * angle_S)
+        parts += [rng.uniform(0.15, 0.5) * shape_S * sung_S]
+        parts += [np.zeros(round(rate * rng.uniform(0.02, 0.06)))]
+    signal_S = np.concatenate(parts)
+    signal_S = signal_S + rng.normal(0, 0.03, len(signal_S))
+    return np.clip(signal_S, -1, 1), " ".join(names)
+
+
+def write_melodies(folder: Path, n: int, seed: int = 0) -> Path:
+    """Write ``n`` melodies into ``folder``, and return their table of paths and names."""
+    rng = np.random.default_rng(seed)
+    (folder / "clips").mkdir(parents=True, exist_ok=True)
+    lines = []
+    for index in range(n):
+        signal_S, text = melody(rng)
+        name = f"clips/{index:05}.wav"
+        write_sound(folder / name, signal_S)
+        lines.append(json.dumps({"audio": name, "text": text}) + "\n")
+    table = folder / "melodies.jsonl"
+    table.write_text("".join(lines), encoding="utf-8")
+    return table
+
+
+def write_sound(path: Path, signal_S: NDArray[np.float64], rate: int = _RATE) -> None:
+    """Write a WAV file of 16 bits."""
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((signal_S * 32767).astype("<i2").tobytes())

@@ -105,6 +105,40 @@ def speech(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("transcription")
+def transcription(device: str) -> SearchConfig:
+    """Speech to text of some seconds: ``nas search transcription --task letters.yaml``.
+
+    Reads ``transcription.yaml`` where no task is named. How many frames a patch has rules the
+    number of tokens; a text needs as many patches as it has characters.
+    """
+    layer = LayerSpec(AttentionSpec(n_heads=4, n_kv_heads=4, d_head=16), FfnSpec(d_ff=256))
+    return SearchConfig(
+        task="transcription.yaml",
+        space=SearchSpace.from_dict(
+            {
+                "name": "transcription-small",
+                "d_model": [32, 48, 64, 96, 128],
+                "depth": {"low": 1, "high": 5},
+                "n_heads": [2, 4],
+                "n_kv_heads": [1, 2, 4],
+                "ffn_ratio": [1, 2, 4],
+                "patch_size": [2, 4, 8],
+                "attention_precision": ["fp32", "bf16", "int8"],
+                "ffn_precision": ["fp32", "bf16", "int8"],
+            }
+        ),
+        trials=24,
+        batch_size=16,
+        protocol="quick" if device == "cpu" else "screening",
+        training=TrainingConfig(
+            epochs=30, batch_size=16, learning_rate=3e-3, weight_decay=0.05, label_smoothing=0.0
+        ),
+        gate=GateConfig(startup_trials=8),
+        baselines=(Architecture(64, (layer,) * 3, patch_size=4),),
+    )
+
+
 @for_kinds("text_classification")
 def text(device: str) -> SearchConfig:
     """Sentences of some tens of tokens into classes: ``nas search text --task sentiment.yaml``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from nas.core.names import check_name
 from search_spaces.architecture import TRANSFORMER, Architecture, BlockStyle, require_positive_int
+from search_spaces.grids import check_images, check_recordings, check_texts
 
 Kind = Literal[
     "image_classification",
@@ -20,6 +22,7 @@ Kind = Literal[
     "question_answering",
     "translation",
     "summarisation",
+    "transcription",
     "masked_language_modelling",
     "text_embedding",
     "image_embedding",
@@ -30,7 +33,7 @@ Phase = Literal["prefill", "generate"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 # Units of joules: of texts that are written, and of other workloads by their phase.
-SAMPLE, OUTPUT_TOKEN = "sample", "output token"
+SAMPLE, OUTPUT_TOKEN, AUDIO_SECOND = "sample", "output token", "second of audio"
 _UNITS: dict[Phase | None, str] = {
     None: SAMPLE,
     "prefill": "prefill token",
@@ -39,6 +42,13 @@ _UNITS: dict[Phase | None, str] = {
 
 # Kinds whose networks read one text and write another.
 _WRITING: tuple[Kind, ...] = ("translation", "summarisation")
+# Kinds whose networks cut their samples into patches.
+_IMAGES: tuple[Kind, ...] = (
+    "image_classification",
+    "image_segmentation",
+    "image_embedding",
+    "transcription",
+)
 # What people call a sample of a kind, where joules per sample are shown beside those per unit.
 _SAMPLES: Mapping[Kind, str] = {"summarisation": "document"}
 
@@ -46,10 +56,12 @@ _SAMPLES: Mapping[Kind, str] = {"summarisation": "document"}
 SPAN_ENDS = 2
 # Fills short samples up, except in language modelling; see ``Workload.padding_token``.
 PADDING_TOKEN = 0
+# The output of CTC that writes nothing (Graves et al. 2006).
+BLANK_TOKEN = 0
 # In arrays of resolutions: samples are read whole.
 AS_IT_IS = 0
 # Fields that plain data leaves out where they have their default.
-_MAY_LACK = {"phase", "target_length", "beam_size", "padding_token"}
+_MAY_LACK = {"phase", "target_length", "beam_size", "padding_token", "duration_s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,12 @@ class Workload:
     ``target_length`` steps with a cache, however early a target ends, and the joules are
     divided by ``batch_size * target_length``.
 
+    In transcription ``input_shape`` is ``(1, bands, frames)`` of log-mel spectra that last
+    ``duration_s`` seconds, and ``n_classes`` counts the tokens and, first, the blank of CTC. A
+    patch is as high as the bands; frames that are 0 in all bands are padding. Energy is joules per
+    *second of audio*: inputs are full, and the batch's joules are divided by
+    ``batch_size * duration_s``.
+
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
     """
@@ -95,6 +113,7 @@ class Workload:
     target_length: int | None = None
     beam_size: int = 1
     padding_token: int = PADDING_TOKEN
+    duration_s: float | None = None
 
     def __post_init__(self) -> None:
         """Validate that the fields fit the kind."""
@@ -134,6 +153,17 @@ class Workload:
                 f"{self.target_length!r} and {self.beam_size!r}"
             )
 
+        self._check_duration()
+
+    def _check_duration(self) -> None:
+        seconds = self.duration_s
+        if not self.is_transcription:
+            if seconds is not None:
+                raise ValueError(f"duration_s must be null for {self.kind}, got {seconds!r}")
+            return
+        if type(seconds) not in (int, float) or not 0 < (seconds or 0) < math.inf:
+            raise ValueError(f"duration_s must be a number > 0 for {self.kind}, got {seconds!r}")
+
     def _check_padding(self) -> None:
         token = self.padding_token
         if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < 2**31:
@@ -144,7 +174,7 @@ class Workload:
     @property
     def is_image(self) -> bool:
         """Whether samples are images rather than token sequences."""
-        return self.kind in ("image_classification", "image_segmentation", "image_embedding")
+        return self.kind in _IMAGES
 
     @property
     def is_embedding(self) -> bool:
@@ -159,7 +189,12 @@ class Workload:
     @property
     def predicts_tokens(self) -> bool:
         """Whether each token has an output over the vocabulary."""
-        return self.kind in ("language_modelling", "masked_language_modelling")
+        return self.kind in ("language_modelling", "masked_language_modelling", "transcription")
+
+    @property
+    def is_transcription(self) -> bool:
+        """Whether samples are recordings whose patches are as high as all bands."""
+        return self.kind == "transcription"
 
     @property
     def is_dense(self) -> bool:
@@ -197,6 +232,8 @@ class Workload:
 
     @property
     def _length(self) -> str:
+        if self.is_transcription:
+            return f"@{self.duration_s:g}s"
         if not self.is_image:
             return "@" + "-".join(map(str, (*self.input_shape, *filter(None, [self.n_steps]))))
         _, height, width = self.input_shape
@@ -205,11 +242,15 @@ class Workload:
     @property
     def unit(self) -> str:
         """Unit that joules are per: ``sample``, or the token of a phase or of written texts."""
+        if self.is_transcription:
+            return AUDIO_SECOND
         return OUTPUT_TOKEN if self.is_sequence_to_sequence else _UNITS[self.phase]
 
     @property
-    def units_per_sample(self) -> int:
+    def units_per_sample(self) -> float:
         """Number of ``unit`` in a sample."""
+        if self.duration_s is not None:
+            return self.duration_s
         if self.is_sequence_to_sequence:
             return self.n_steps
         return self.input_shape[0] if self.phase == "prefill" else 1
@@ -220,7 +261,7 @@ class Workload:
         return _SAMPLES.get(self.kind)
 
     @property
-    def n_units(self) -> int:
+    def n_units(self) -> float:
         """Number of ``unit`` in a batch, which its joules are divided by."""
         return self.batch_size * self.units_per_sample
 
@@ -259,10 +300,17 @@ class Workload:
             read = np.where(resolutions == AS_IT_IS, self.input_shape[0], resolutions)
             return read.astype(np.float64)
         heights, widths = self.image_sizes(resolutions)
-        tokens: NDArray[np.float64] = ((heights // patch_sizes) * (widths // patch_sizes)).astype(
-            np.float64
-        )
+        rows = heights // self.patch_heights(patch_sizes)
+        tokens: NDArray[np.float64] = (rows * (widths // patch_sizes)).astype(np.float64)
         return tokens
+
+    def patch_heights(self, patch_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Heights of patches of these widths, ``(N,)``; those of recordings have all bands."""
+        return (
+            np.full_like(patch_sizes, self.input_shape[1])
+            if self.is_transcription
+            else (patch_sizes)
+        )
 
     def image_sizes(
         self, resolutions: NDArray[np.int64]
@@ -300,7 +348,7 @@ class Workload:
 
     def check_style(self, style: BlockStyle) -> None:
         """Raise ``ValueError`` unless networks of ``style`` can read this workload's samples."""
-        if style.n_prefix_tokens and not self.is_image:
+        if style.n_prefix_tokens and (self.is_transcription or not self.is_image):
             raise ValueError(
                 f"style.n_prefix_tokens must be 0 for {self.kind}, got {style.n_prefix_tokens}"
             )
@@ -339,41 +387,18 @@ class Workload:
 
     @property
     def has_padding(self) -> bool:
-        """Whether samples may be padded: all texts but those of language modelling."""
-        return not (self.is_image or self.is_causal)
+        """Whether samples may be padded: recordings, and texts but for language modelling."""
+        return self.is_transcription or not (self.is_image or self.is_causal)
 
     def check_grid(self, patch: int, resolution: int | None = None) -> None:
         """Raise ``ValueError`` unless resolution and patch size fit the samples."""
-        if not self.is_image:
-            if patch != 1:
-                raise ValueError(f"patch_size must be 1 for {self.kind}, got {patch}")
-            if resolution is None:
-                return
-            if not self.is_pooled:
-                raise ValueError(f"resolution must be null for {self.kind}, got {resolution}")
-            if resolution >= self.input_shape[0]:
-                raise ValueError(
-                    f"resolution must be below the {self.input_shape[0]} tokens of a text, for "
-                    f"which null stands, got {resolution}"
-                )
-            return
-        _, height, width = self.input_shape
-        if resolution is not None:
-            if resolution >= height:
-                raise ValueError(
-                    f"resolution must be below the image's height of {height} pixels, for which "
-                    f"null stands, got {resolution}"
-                )
-            if resolution * width % height:
-                raise ValueError(
-                    f"resolution must keep the proportions of the image's {height}x{width} "
-                    f"pixels in whole numbers, got {resolution}"
-                )
-            height, width = resolution, resolution * width // height
-        if height % patch or width % patch:
-            raise ValueError(
-                f"patch_size must divide the image's {height}x{width} pixels, got {patch}"
-            )
+        shape = self.input_shape
+        if self.is_transcription:
+            check_recordings(self.kind, shape[-1], patch, resolution)
+        elif self.is_image:
+            check_images(shape[1], shape[2], patch, resolution)
+        else:
+            check_texts(self.kind, shape[0], patch, resolution, is_pooled=self.is_pooled)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
@@ -385,6 +410,8 @@ class Workload:
             del data["target_length"], data["beam_size"]
         if self.padding_token == PADDING_TOKEN:
             del data["padding_token"]
+        if self.duration_s is None:
+            del data["duration_s"]
         return data | {"input_shape": list(self.input_shape)}
 
     @classmethod

@@ -138,6 +138,36 @@ class Artifact:
         return self._of_each(texts, written)
 
     @overload
+    def transcribe(self, files: str | Path, *, beam_size: int = ...) -> str: ...  # type: ignore[overload-overlap]
+    @overload
+    def transcribe(self, files: Iterable[str | Path], *, beam_size: int = ...) -> list[str]: ...
+    def transcribe(self, files: Any, *, beam_size: int = 1) -> str | list[str]:
+        """Return what is said in each WAV file, of any sample rate, or in the single one.
+
+        With a ``beam_size`` above 1 texts are searched for by their probability.
+
+        Raises:
+            ValueError: the artifact does not transcribe, ``beam_size`` is below 1, or a file
+                cannot be read or is too long; the message names it.
+        """
+        from nas.tasks.transcription.objective import decoded_texts
+
+        encoder, raw_inputs = self.encoder, self.raw_inputs
+        if encoder is None or raw_inputs is None or not self.workload.is_transcription:
+            raise ValueError(
+                f"transcribe requires an artifact of transcription, with {TOKENIZER} and "
+                f"{PREPROCESSING}"
+            )
+        if beam_size < 1:
+            raise ValueError(f"beam_size must be >= 1, got {beam_size}")
+
+        def transcribed(batch: list[Any]) -> list[str]:
+            logits_BTC = self._called(raw_inputs.read(batch))
+            return decoded_texts(logits_BTC, encoder.decode_rows, beam_size)
+
+        return self._of_each(files, transcribed, (str, Path))
+
+    @overload
     def generate(  # type: ignore[overload-overlap]
         self, prompt: str, n_tokens: int, *, temperature: float = ..., seed: int = ...
     ) -> str: ...
@@ -282,8 +312,7 @@ def _read_encoder(folder: Path, workload: Workload, shift: int) -> TextEncoder |
     if workload.is_sequence_to_sequence and encoder.vocab_size + 1 == workload.vocab_size:
         # The user's own tokenizer has no padding token: 0 is added for it.
         encoder = replace(encoder, shift=1)
-    if encoder.vocab_size > (workload.vocab_size or 0):
-        raise ValueError(
-            f"tokens of {path} must be < {workload.vocab_size}, got {encoder.vocab_size - 1}"
-        )
+    most = workload.n_classes if workload.is_transcription else workload.vocab_size or 0
+    if encoder.vocab_size > most:
+        raise ValueError(f"tokens of {path} must be < {most}, got {encoder.vocab_size - 1}")
     return encoder

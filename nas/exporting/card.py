@@ -40,15 +40,17 @@ _PIPELINES = {
     "language_modelling": "text-generation",
     "translation": "translation",
     "summarisation": "summarization",
+    "transcription": "automatic-speech-recognition",
     "masked_language_modelling": "fill-mask",
     "text_embedding": "feature-extraction",
     "image_embedding": "image-feature-extraction",
 }
 
-# Workload kind -> the call of an artifact that writes texts.
+# Workload kind -> the call of an artifact that writes texts of raw inputs.
 _WRITERS = {
     "translation": 'translate(["a sentence of your own"])',
     "summarisation": 'summarise(["a document of your own"])',
+    "transcription": 'transcribe(["a recording of your own.wav"])',
 }
 
 Card = Mapping[str, Any]

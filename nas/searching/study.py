@@ -164,6 +164,11 @@ def _run_search(
         task = get_task(config.task)
         workload = task.workload(config.batch_size)
         check_fits(config.space, workload)
+        if config.teacher is not None and workload.is_transcription:
+            raise ValueError(
+                f"teacher must be None for {workload.kind}: networks with other patches write at "
+                f"other times"
+            )
         config.goals.check_reachable(config.space, workload, config.seed)
         protocol = get_protocol(config.protocol)
         if run is None:

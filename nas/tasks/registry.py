@@ -18,6 +18,7 @@ from nas.tasks.sequences.question_answering import QuestionAnswering
 from nas.tasks.sequences.summarisation import SummarisationTask
 from nas.tasks.sequences.translation import TranslationTask
 from nas.tasks.text.classification import TextClassification
+from nas.tasks.transcription.task import Transcription
 from nas.tasks.vision.images import ImageClassification
 from nas.tasks.vision.segmentation import Segmentation
 from search_spaces.plugins import plugin_entries
@@ -34,6 +35,7 @@ FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
     "speech": Speech.from_file,
     "summarisation": SummarisationTask.from_file,
     "text_classification": TextClassification.from_file,
+    "transcription": Transcription.from_file,
     "translation": TranslationTask.from_file,
 }
 

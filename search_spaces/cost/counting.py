@@ -185,7 +185,8 @@ def _outer(
     d_model = batch.d_model.astype(float)
     n_prefix = batch.of_style(lambda style: style.n_prefix_tokens)
     if workload.is_image:
-        d_patch = workload.input_shape[0] * batch.patch_size.astype(float) ** 2
+        tall = workload.patch_heights(batch.patch_size)
+        d_patch = workload.input_shape[0] * (batch.patch_size * tall).astype(float)
         embed_params = (d_patch + 1) * d_model
         embed_macs = (tokens - n_prefix) * d_patch * d_model
     else:

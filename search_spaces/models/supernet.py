@@ -68,6 +68,11 @@ class Supernet(nn.Module):
             raise ValueError(
                 f"supernet must be None for {workload.kind}: decoders are not supported"
             )
+        if workload.is_transcription:
+            raise ValueError(
+                f"supernet must be None for {workload.kind}: patches of other sizes have outputs "
+                f"at other times"
+            )
         if workload.is_dense:
             raise ValueError(
                 f"supernet must be None for {workload.kind}: heads of other patches share nothing"

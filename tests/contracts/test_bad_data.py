@@ -10,7 +10,7 @@ import pytest
 from media_fakes import png, task_file, write_pictures, write_scenes, write_tones
 from text_fakes import reviews, sentences, tale, write_parallel, write_squad, write_table
 
-from experiments.made_data import documents
+from experiments.made_data import documents, write_melodies
 from nas.cli.main import main
 from nas.tasks.registry import FILE_TASKS, get_task
 
@@ -300,6 +300,60 @@ def reports_in_latin(folder):
     return options, ["all.csv", NOT_UTF8, "line 62"]
 
 
+def melodies(folder):
+    pytest.importorskip("jiwer")
+    write_melodies(folder, 40)
+    return {
+        "kind": "transcription",
+        "data": "melodies.jsonl",
+        "sample_rate": 8000,
+        "duration_s": 2.0,
+        "n_mels": 20,
+        "window_ms": 32,
+    }
+
+
+def melody_of_nothing(folder):
+    options = melodies(folder)
+    (folder / "clips" / "00007.wav").write_bytes(b"")
+    return options, ["melodies.jsonl:8 .*00007.wav", "bytes, got 0"]
+
+
+def melody_that_is_away(folder):
+    options = melodies(folder)
+    (folder / "clips" / "00007.wav").unlink()
+    return options, ["melodies.jsonl:8 must name a recording that exists", "00007.wav"]
+
+
+def melody_that_is_too_long(folder):
+    options = melodies(folder)
+    return options | {"duration_s": 1.5}, ["must be at most duration_s .1.5 s. long, got 1"]
+
+
+def melody_without_text(folder):
+    options = melodies(folder)
+    with (folder / "melodies.jsonl").open("a") as file:
+        file.write('{"audio": "clips/00001.wav", "text": ""}\n')
+    return options, ["melodies.jsonl:41 must have a text, and it is empty"]
+
+
+def melodies_without_column(folder):
+    return melodies(folder) | {"text": "words"}, ["melodies.jsonl:1 must have 'words'"]
+
+
+def melodies_of_nothing(folder):
+    options = melodies(folder)
+    (folder / "melodies.jsonl").write_text("")
+    return options, ["melodies.jsonl", "must have a row .* and has none"]
+
+
+def melodies_in_latin(folder):
+    options = melodies(folder)
+    with (folder / "melodies.jsonl").open("ab") as file:
+        file.write(LATIN + b"\n")
+    return options, ["melodies.jsonl", NOT_UTF8, "line 41"]
+
+
 def saved(folder, columns):
     datasets = pytest.importorskip("datasets")
     with pytest.MonkeyPatch.context() as patch:
@@ -374,6 +428,15 @@ FAULTS = {
         reports_without_summary,
         reports_of_nothing,
         reports_in_latin,
+    ],
+    "transcription": [
+        melody_of_nothing,
+        melody_that_is_away,
+        melody_that_is_too_long,
+        melody_without_text,
+        melodies_without_column,
+        melodies_of_nothing,
+        melodies_in_latin,
     ],
     "hf": [
         hf_without_column,

@@ -18,7 +18,7 @@ from text_fakes import (
     write_task,
 )
 
-from experiments.made_data import documents
+from experiments.made_data import documents, write_melodies
 from nas.tasks.base import SPLITS
 from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data
@@ -144,6 +144,15 @@ def summarisation(folder):
     )
 
 
+def transcription(folder):
+    """Sung notes, and their names."""
+    pytest.importorskip("jiwer")
+    write_melodies(folder, 150)
+    options = {"sample_rate": 8000, "duration_s": 2.0, "n_mels": 20, "hop_ms": 20, "window_ms": 32}
+    options |= {"kind": "transcription", "data": "melodies.jsonl"}
+    return task_file(folder / "task.yaml", name="melodies", **options)
+
+
 # Each writes what it needs into a folder and returns the task's name.
 MAKERS = [
     digits,
@@ -157,6 +166,7 @@ MAKERS = [
     language,
     translation,
     summarisation,
+    transcription,
 ]
 
 
@@ -183,6 +193,7 @@ def smallest_of(workload):
     patch = 1
     if workload.is_image:
         _, height, width = workload.input_shape
+        height = width if workload.is_transcription else height
         patch = next(p for p in (4, 8, 2, 1) if height % p == 0 and width % p == 0)
     attention, ffn = AttentionSpec(2, 2, 8), FfnSpec(32)
     decoder = None

@@ -3,7 +3,9 @@
     python -m experiments.benchmarks.training.sequence_baselines summarisation
 
 Summaries: a network that was trained on match reports (``experiments.made_data``), beside the
-first three sentences (lead-3). The network is small and hand-made: nothing is searched.
+first three sentences (lead-3). Transcripts: a network that was trained on sung notes, beside the
+transcript of the training recording whose spectra are nearest. Networks are small and hand-made:
+nothing is searched.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from experiments.made_data import documents, lead
+from experiments.made_data import documents, lead, write_melodies
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.tasks.base.problems import Problems
@@ -30,6 +33,10 @@ from nas.tasks.registry import get_task
 from nas.tasks.sequences.pair_objective import PairObjective
 from nas.tasks.sequences.summarisation import SummarisationTask
 from nas.tasks.sequences.summary_score import METRICS, RougeScore
+from nas.tasks.transcription.error_rates import METRICS as ERROR_RATES
+from nas.tasks.transcription.error_rates import error_figures
+from nas.tasks.transcription.objective import TranscriptionObjective, decoded_texts
+from nas.tasks.transcription.task import Transcription
 from nas.training.config import TrainingConfig
 from nas.training.fit import Setting, fit
 from search_spaces.architecture import (
@@ -46,6 +53,14 @@ _WRITER = Architecture(
     64,
     (LayerSpec(_ATTENTION, _FFN),) * 2,
     decoder=DecoderSpec(64, (DecoderLayerSpec(_ATTENTION, _ATTENTION, _FFN),)),
+)
+_LISTENER = Architecture(
+    64,
+    (LayerSpec(_ATTENTION, _FFN),) * 2,
+    patch_size=4,
+)
+_TRANSCRIPTS = TrainingConfig(
+    epochs=30, batch_size=16, learning_rate=3e-3, weight_decay=0.05, label_smoothing=0.0
 )
 _SUMMARIES = TrainingConfig(epochs=20, batch_size=32, learning_rate=3e-3)
 
@@ -118,7 +133,67 @@ def summarisation(folder: Path, seeds: int) -> Table:
     return Table.of("summaries", columns, rows, note)
 
 
-KINDS: dict[str, Callable[[Path, int], Table]] = {"summarisation": summarisation}
+def transcription(folder: Path, seeds: int) -> Table:
+    """Error rates on test recordings, of networks with ``seeds`` seeds and of neighbours."""
+    write_melodies(folder, 1000)
+    path = folder / "melodies.yaml"
+    path.write_text(
+        "{name: melodies, kind: transcription, data: melodies.jsonl, sample_rate: 8000, "
+        "duration_s: 2.0}",
+        encoding="utf-8",
+    )
+    task = get_task(str(path))
+    assert isinstance(task, Transcription)
+    split, workload = task.split("test"), task.workload(16)
+    rows = task.read(Problems())
+    references = [str(row.label) for row in rows["test"]]
+    nearest = _nearest(task.split("train").inputs, split.inputs)
+    copied = [str(rows["train"][at].label) for at in nearest]
+    written: dict[str, list[list[str]]] = {"nearest training recording": [copied]}
+    spent_s: list[float] = []
+    for seed in range(seeds):
+        started = time.process_time()
+        fitted = fit(_LISTENER, Setting(task, workload, seed=seed), _TRANSCRIPTS)
+        spent_s.append(time.process_time() - started)
+        with torch.no_grad():
+            logits = fitted.model(torch.from_numpy(np.asarray(split.inputs)))
+        for name, beam_size in (("greedy", 1), ("beam of 8", 8)):
+            texts = decoded_texts(logits, task.objective.texts_of, beam_size)
+            written.setdefault(f"{_LISTENER.describe()}, {name}", []).append(texts)
+        print(f"seed {seed + 1}/{seeds}", file=sys.stderr)
+    table: list[dict[str, Any]] = []
+    for name, runs in written.items():
+        row: dict[str, Any] = {"method": name, "seeds": len(runs)}
+        for key in ERROR_RATES:
+            judge = TranscriptionObjective(references, list, metric=key, beam_size=1)
+            figures = [error_figures(key, texts, references) for texts in runs]
+            row[key] = 100 * mean(float(f[:, 0].sum() / f[:, 1].sum()) for f in figures)
+            row[f"{key}_se"] = 100 * mean(map(judge.standard_error, figures))
+        table.append(row)
+    columns = {
+        "method": "{method}",
+        "seeds": "{seeds}",
+        "WER": "{wer:.1f} ± {wer_se:.1f}",
+        "CER": "{cer:.1f} ± {cer_se:.1f}",
+    }
+    note = (
+        f"{len(references)} test recordings; ± the bootstrap standard error over recordings, mean "
+        f"over seeds; {mean(spent_s):.0f} CPU s a training"
+    )
+    return Table.of("transcripts", columns, table, note)
+
+
+def _nearest(train_N: NDArray[np.float32], test_K: NDArray[np.float32]) -> list[int]:
+    """The index of the training input with the least squared distance to each test input."""
+    flat_N = np.asarray(train_N).reshape(len(train_N), -1)
+    squares_N = (flat_N**2).sum(axis=1)
+    return [int((squares_N - 2 * flat_N @ one.reshape(-1)).argmin()) for one in test_K]
+
+
+KINDS: dict[str, Callable[[Path, int], Table]] = {
+    "summarisation": summarisation,
+    "transcription": transcription,
+}
 
 
 if __name__ == "__main__":

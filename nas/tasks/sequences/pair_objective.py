@@ -8,13 +8,13 @@ Shape legend: B batch, N texts, S figures, T tokens of a target, C classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.tasks.text.bootstrap import bootstrap_error
 from search_spaces.workload import PADDING_TOKEN
 
 if TYPE_CHECKING:
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Decode = Callable[[NDArray[np.int64]], list[str]]
-
-_RESAMPLES = 200
 
 
 class TextScore(Protocol):
@@ -89,16 +87,7 @@ class PairObjective:
         return self._score.share(figures)
 
     def standard_error(self, figures_NS: Floats) -> float:
-        """Bootstrap standard error over texts; infinite for a single one.
-
-        One right and one wrong text are added, so that a perfect score is not certain, as in
-        ``Classification``.
-        """
-        if len(figures_NS) < 2:
-            return math.inf
+        """Bootstrap standard error over texts; see ``bootstrap_error``."""
         right = self._references[:1]
         added = [self._score.figures(texts, right) for texts in (right, [""])]
-        figures_NS = np.concatenate([figures_NS, *added])
-        n, rng = len(figures_NS), np.random.default_rng(0)
-        drawn = rng.multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
-        return float(self.quality(drawn.astype(float) @ figures_NS).std(ddof=1))
+        return bootstrap_error(figures_NS, self.quality, np.concatenate(added))

@@ -9,7 +9,7 @@ Shape legend: N pairs, T tokens.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -87,7 +87,7 @@ class PairTask(TokenTask[Pair], RowTask[Pair]):
 
     noun = "pairs"
     options_type = PairOptions
-    not_cached = ("metric", "beam_size")
+    not_cached: ClassVar[Collection[str]] = ("metric", "beam_size")
     endings = TABLES
     has_parts = True
     keys = (*SIDES, "columns")

@@ -2,15 +2,20 @@
 
 import json
 import math
+import re
+import sys
 
 import numpy as np
 import pytest
 from media_fakes import task_file
+from pages import DOCS, blocks
 from text_fakes import write_parallel, write_table
 
 from experiments.made_data import documents, lead
+from experiments.recipes import summarisation as recipe
 from nas.core.files import write_json
 from nas.exporting.artifact import load_artifact
+from nas.searching.fitting import check_fits, for_task
 from nas.tasks.base import SPLITS
 from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data, search_notes
@@ -98,7 +103,14 @@ def test_one_document_is_in_one_split_and_repeats_are_no_leak(tmp_path):
     # The same documents in files of their own are leaks.
     write_table(tmp_path / "held.csv", pairs[:30], ("source", "target"))
     report = check_data(summaries(tmp_path, train="all.csv", test="held.csv"))
-    assert any(line.startswith("leak: 30 of 30 test samples") for line in report.warnings)
+    # Each of them is in train or in validation, which was held out of it.
+    (in_train, in_validation) = (
+        int(re.match(rf"leak: (\d+) of 30 test samples are in {name}", line)[1])
+        for name in ("train", "validation")
+        for line in report.warnings
+        if line.startswith("leak") and name in line and "test samples" in line
+    )
+    assert in_train + in_validation == 30
 
 
 @pytest.mark.parametrize(
@@ -117,7 +129,7 @@ def test_a_wrong_task_file_is_named(tmp_path, options, words):
 
 
 def test_a_missing_package_is_named_with_the_command(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "rouge_score", None)
+    monkeypatch.setitem(sys.modules, "rouge_score", None)
     with pytest.raises(ValueError, match=r"needs: pip install 'joulenas\[summaries\]'"):
         summaries(tmp_path, data="all.csv")
 
@@ -178,6 +190,17 @@ def test_a_standard_error_is_how_scores_of_such_documents_spread():
     # Added right and wrong texts widen the error of scores that hardly differ.
     assert np.std(scores, ddof=1) < np.mean(errors) < 0.05
     assert objective.standard_error(figures[:1]) == math.inf
+
+
+def test_the_task_of_the_page_is_one_and_fits_the_recipe(tmp_path):
+    (text,) = blocks(DOCS / "summarisation.md", "yaml")
+    write_table(tmp_path / "news.jsonl", documents(80), ("article", "highlights"))
+    (tmp_path / "news.yaml").write_text(text)
+    task = get_task(str(tmp_path / "news.yaml"))
+    assert not check_data(task).errors and task.metric.key == "rougeL"
+    space = for_task(recipe("cpu").space, task.workload(32))
+    check_fits(space, task.workload(32))
+    assert space.size() > 1000
 
 
 def test_an_artifact_summarises_and_its_kind_is_checked(tmp_path):
