@@ -88,8 +88,8 @@ def summarisation(folder: Path, seeds: int) -> Table:
     (folder / "reports.jsonl").write_text("".join(lines), encoding="utf-8")
     path = folder / "reports.yaml"
     path.write_text(
-        "{name: reports, kind: summarisation, data: reports.jsonl, sequence_length: 96, "
-        "target_length: 8, max_vocabulary: 400}",
+        "{name: reports, kind: summarisation, data: reports.jsonl, sequence_length: 60, "
+        "target_length: 8, max_vocabulary: 500}",
         encoding="utf-8",
     )
     task = get_task(str(path))
