@@ -74,7 +74,8 @@ def melody(rng: np.random.Generator, rate: int = _RATE) -> tuple[NDArray[np.floa
         parts += [rng.uniform(0.15, 0.5) * shape_S * sung_S]
         parts += [np.zeros(round(rate * rng.uniform(0.02, 0.06)))]
     signal_S = np.concatenate(parts)
-    signal_S = signal_S + rng.normal(0, 0.03, len(signal_S))
+    # As loud in each band at every rate.
+    signal_S = signal_S + rng.normal(0, 0.03 * (rate / _RATE) ** 0.5, len(signal_S))
     return np.clip(signal_S, -1, 1), " ".join(names)
 
 

@@ -80,8 +80,12 @@ class RecordingEmbedding(PatchEmbedding):
     def kept(self, recordings_BCHW: Tensor) -> Tensor:
         """Mask of the patches that are no padding, ``(B, T)``; the first always counts."""
         frames_BW = (recordings_BCHW != 0).flatten(1, 2).any(dim=1)
-        keep_BT = frames_BW.unflatten(1, (-1, self.patch_size)).any(dim=2)
-        return keep_BT | (torch.arange(keep_BT.shape[1], device=keep_BT.device) == 0)
+        n_tokens = frames_BW.shape[1] // self.patch_size
+        # By shape and not by len(), which would fix the batch of an exported network.
+        frames_BTP = frames_BW.reshape(frames_BW.shape[0], n_tokens, self.patch_size)
+        is_first_T = torch.arange(n_tokens, device=frames_BW.device) == 0
+        keep_BT: Tensor = frames_BTP.any(dim=2) | is_first_T
+        return keep_BT
 
 
 class Transformer(nn.Module):

@@ -16,6 +16,7 @@ from experiments.made_data import melody, write_melodies, write_sound
 from experiments.recipes import transcription as recipe
 from nas.core.files import write_json
 from nas.exporting.artifact import load_artifact
+from nas.exporting.formats.registry import FORMATS
 from nas.searching.expected import Load
 from nas.searching.fitting import check_fits, for_task
 from nas.tasks.base import SPLITS
@@ -301,6 +302,28 @@ def test_an_artifact_reads_one_recording_or_several_of_any_rate(tmp_path):
     texts = loaded.transcribe(paths)
     assert len(texts) == 3 and all(isinstance(text, str) for text in texts)
     assert loaded.transcribe(str(paths[0])) == texts[0] and loaded.transcribe([]) == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", ["pt2", "onnx"])
+def test_a_format_writes_the_logits_of_the_network(tmp_path, name):
+    loaded, _ = exported(tmp_path, 60, 1)
+    form, folder = FORMATS[name], tmp_path / "artifact"
+    assert form.refusal(loaded.architecture, loaded.workload, "cpu") is None
+    form.write(folder)
+    paths = sorted((tmp_path / "clips").glob("*.wav"))[:3]
+    inputs = torch.from_numpy(loaded.raw_inputs.read(paths))
+    call = form.load(folder, device="cpu", threads=1).call
+    for batch in (1, 3):
+        expected = loaded.call(inputs[:batch])
+        torch.testing.assert_close(call(inputs[:batch]), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["python", "huggingface"])
+def test_forms_that_cannot_hold_it_say_so(tmp_path, name):
+    write_melodies(tmp_path, 40)
+    refusal = FORMATS[name].refusal(SMALL, transcription(tmp_path).workload(8), "cpu")
+    assert "transcription" in str(refusal)
 
 
 def test_an_artifact_refuses_what_it_cannot_transcribe(tmp_path):

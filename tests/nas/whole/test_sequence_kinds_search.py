@@ -123,10 +123,12 @@ def test_a_search_for_transcripts_goes_the_whole_way(
     words = ["export", str(run.folder), "--trial", str(best.number), "--to", str(folder)]
     assert main([*words, "--format", "python"]) == 2
     assert "networks of transcription" in capsys.readouterr().err
-    assert main([*words, "--format", "pt2", "--format", "onnx"]) == 0
+    # The meter of tests counts what torch does: ONNX is compared in test_transcription_task.py.
+    code = main([*words, "--format", "pt2"])
+    assert code == 0, capsys.readouterr().err
     card = json.loads((folder / "card.json").read_text())
     assert card["verified"]["output_difference"] == 0
-    assert {"pt2", "onnx"} <= card["formats"].keys()
+    assert card["formats"].keys() == {"pt2"}
     assert "joules per second of audio" in (folder / "README.md").read_text()
     capsys.readouterr()
     (shown,) = blocks(DOCS / "transcription.md", "python")
