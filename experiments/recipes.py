@@ -105,6 +105,40 @@ def speech(device: str) -> SearchConfig:
     )
 
 
+@for_kinds("transcription")
+def transcription(device: str) -> SearchConfig:
+    """Speech to text of some seconds: ``nas search transcription --task letters.yaml``.
+
+    Reads ``transcription.yaml`` where no task is named. How many frames a patch has rules the
+    number of tokens; a text needs as many patches as it has characters.
+    """
+    layer = LayerSpec(AttentionSpec(n_heads=4, n_kv_heads=4, d_head=16), FfnSpec(d_ff=256))
+    return SearchConfig(
+        task="transcription.yaml",
+        space=SearchSpace.from_dict(
+            {
+                "name": "transcription-small",
+                "d_model": [32, 48, 64, 96, 128],
+                "depth": {"low": 1, "high": 5},
+                "n_heads": [2, 4],
+                "n_kv_heads": [1, 2, 4],
+                "ffn_ratio": [1, 2, 4],
+                "patch_size": [2, 4, 8],
+                "attention_precision": ["fp32", "bf16", "int8"],
+                "ffn_precision": ["fp32", "bf16", "int8"],
+            }
+        ),
+        trials=24,
+        batch_size=16,
+        protocol="quick" if device == "cpu" else "screening",
+        training=TrainingConfig(
+            epochs=30, batch_size=16, learning_rate=3e-3, weight_decay=0.05, label_smoothing=0.0
+        ),
+        gate=GateConfig(startup_trials=8),
+        baselines=(Architecture(64, (layer,) * 3, patch_size=4),),
+    )
+
+
 @for_kinds("text_classification")
 def text(device: str) -> SearchConfig:
     """Sentences of some tens of tokens into classes: ``nas search text --task sentiment.yaml``.
@@ -255,6 +289,25 @@ def translation(device: str) -> SearchConfig:
     token that it writes. The baseline is a scaled-down Transformer of the usual proportions
     (Vaswani et al. 2017): both stacks alike, four times as wide inside, full heads.
     """
+    return _of_pairs(
+        "translation", TrainingConfig(epochs=8, batch_size=64, learning_rate=3e-3), device
+    )
+
+
+@for_kinds("summarisation")
+def summarisation(device: str) -> SearchConfig:
+    """Documents of some hundred tokens: ``nas search summarisation --task news.yaml``.
+
+    Reads ``summarisation.yaml`` where no task is named. The space and the baseline are those of
+    translation: a document takes longer to read than a sentence, and its summary is as long.
+    """
+    return _of_pairs(
+        "summarisation", TrainingConfig(epochs=10, batch_size=32, learning_rate=3e-3), device
+    )
+
+
+def _of_pairs(kind: str, training: TrainingConfig, device: str) -> SearchConfig:
+    """The search of a kind that reads a text and writes another."""
     attention, ffn = AttentionSpec(n_heads=4, n_kv_heads=4, d_head=16), FfnSpec(d_ff=256)
     baseline = Architecture(
         64,
@@ -263,10 +316,10 @@ def translation(device: str) -> SearchConfig:
     )
     heads = ("", "decoder_", "cross_")
     return SearchConfig(
-        task="translation.yaml",
+        task=f"{kind}.yaml",
         space=SearchSpace.from_dict(
             {
-                "name": "translation-small",
+                "name": f"{kind}-small",
                 "d_model": [32, 48, 64, 96, 128],
                 "depth": [1, 2, 3, 4],
                 "ffn_ratio": [1, 2, 4],
@@ -280,7 +333,7 @@ def translation(device: str) -> SearchConfig:
         trials=24,
         batch_size=32,
         protocol="quick" if device == "cpu" else "screening",
-        training=TrainingConfig(epochs=8, batch_size=64, learning_rate=3e-3),
+        training=training,
         gate=GateConfig(startup_trials=8),
         baselines=(baseline,),
     )

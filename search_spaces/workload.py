@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from nas.core.names import check_name
 from search_spaces.architecture import TRANSFORMER, Architecture, BlockStyle, require_positive_int
+from search_spaces.grids import check_images, check_recordings, check_texts
 
 Kind = Literal[
     "image_classification",
@@ -20,6 +22,8 @@ Kind = Literal[
     "object_detection",
     "question_answering",
     "translation",
+    "summarisation",
+    "transcription",
     "masked_language_modelling",
     "text_embedding",
     "image_embedding",
@@ -29,13 +33,26 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 Phase = Literal["prefill", "generate"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
-# Units of joules: of translations, and of other workloads by their phase.
-SAMPLE, OUTPUT_TOKEN = "sample", "output token"
+# Units of joules: of texts that are written, and of other workloads by their phase.
+SAMPLE, OUTPUT_TOKEN, AUDIO_SECOND = "sample", "output token", "second of audio"
 _UNITS: dict[Phase | None, str] = {
     None: SAMPLE,
     "prefill": "prefill token",
     "generate": "generated token",
 }
+
+# Kinds whose networks read one text and write another.
+_WRITING: tuple[Kind, ...] = ("translation", "summarisation")
+# Kinds whose networks cut their samples into patches.
+_IMAGES: tuple[Kind, ...] = (
+    "image_classification",
+    "image_segmentation",
+    "object_detection",
+    "image_embedding",
+    "transcription",
+)
+# What people call a sample of a kind, where joules per sample are shown beside those per unit.
+_SAMPLES: Mapping[Kind, str] = {"summarisation": "document"}
 
 # Outputs of question answering: where an answer begins, and where it ends.
 SPAN_ENDS = 2
@@ -43,10 +60,12 @@ SPAN_ENDS = 2
 BOX_OUTPUTS = 5
 # Fills short samples up, except in language modelling; see ``Workload.padding_token``.
 PADDING_TOKEN = 0
+# The output of CTC that writes nothing (Graves et al. 2006).
+BLANK_TOKEN = 0
 # In arrays of resolutions: samples are read whole.
 AS_IT_IS = 0
 # Fields that plain data leaves out where they have their default.
-_MAY_LACK = {"phase", "target_length", "beam_size", "padding_token"}
+_MAY_LACK = {"phase", "target_length", "beam_size", "padding_token", "duration_s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +90,19 @@ class Workload:
     * ``generate``: it reads one token a sequence at the last position of the context, whose
       earlier tokens are in the cache; the batch's joules are divided by ``batch_size``.
 
-    In translation ``input_shape`` and ``vocab_size`` are those of sources, ``target_length`` is
-    the most tokens of a translation. ``n_classes`` counts the target tokens and, last, the end
-    token, which also starts a translation. ``beam_size`` is that of beam search, 1 is greedy.
+    In translation and summarisation ``input_shape`` and ``vocab_size`` are those of sources,
+    ``target_length`` is the most tokens of a target. ``n_classes`` counts the target tokens and,
+    last, the end token, which also starts a target. ``beam_size`` is that of beam search, 1 is
+    greedy.
     Energy is joules per *output token*: the encoder reads a batch once, the decoder writes it in
-    ``target_length`` steps with a cache, however early a translation ends, and the joules are
+    ``target_length`` steps with a cache, however early a target ends, and the joules are
     divided by ``batch_size * target_length``.
+
+    In transcription ``input_shape`` is ``(1, bands, frames)`` of log-mel spectra that last
+    ``duration_s`` seconds, and ``n_classes`` counts the tokens and, first, the blank of CTC. A
+    patch is as high as the bands; frames that are 0 in all bands are padding. Energy is joules per
+    *second of audio*: inputs are full, and the batch's joules are divided by
+    ``batch_size * duration_s``.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -92,6 +118,7 @@ class Workload:
     target_length: int | None = None
     beam_size: int = 1
     padding_token: int = PADDING_TOKEN
+    duration_s: float | None = None
 
     def __post_init__(self) -> None:
         """Validate that the fields fit the kind."""
@@ -123,7 +150,7 @@ class Workload:
         if self.phase is not None and not self.is_causal:
             raise ValueError(f"phase must be null for {self.kind}, got {self.phase!r}")
         require_positive_int("beam_size", self.beam_size)
-        if self.is_translation:
+        if self.is_sequence_to_sequence:
             require_positive_int("target_length", self.target_length)
         elif self.target_length is not None or self.beam_size != 1:
             raise ValueError(
@@ -131,22 +158,28 @@ class Workload:
                 f"{self.target_length!r} and {self.beam_size!r}"
             )
 
+        self._check_duration()
+
+    def _check_duration(self) -> None:
+        seconds = self.duration_s
+        if not self.is_transcription:
+            if seconds is not None:
+                raise ValueError(f"duration_s must be null for {self.kind}, got {seconds!r}")
+            return
+        if type(seconds) not in (int, float) or not 0 < (seconds or 0) < math.inf:
+            raise ValueError(f"duration_s must be a number > 0 for {self.kind}, got {seconds!r}")
+
     def _check_padding(self) -> None:
         token = self.padding_token
         if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < 2**31:
             raise ValueError(f"padding_token must be an integer >= 0, got {token!r}")
-        if token != PADDING_TOKEN and (self.is_image or self.is_translation):
+        if token != PADDING_TOKEN and (self.is_image or self.is_sequence_to_sequence):
             raise ValueError(f"padding_token must be {PADDING_TOKEN} for {self.kind}, got {token}")
 
     @property
     def is_image(self) -> bool:
         """Whether samples are images rather than token sequences."""
-        return self.kind in (
-            "image_classification",
-            "image_segmentation",
-            "object_detection",
-            "image_embedding",
-        )
+        return self.kind in _IMAGES
 
     @property
     def is_embedding(self) -> bool:
@@ -161,7 +194,12 @@ class Workload:
     @property
     def predicts_tokens(self) -> bool:
         """Whether each token has an output over the vocabulary."""
-        return self.kind in ("language_modelling", "masked_language_modelling")
+        return self.kind in ("language_modelling", "masked_language_modelling", "transcription")
+
+    @property
+    def is_transcription(self) -> bool:
+        """Whether samples are recordings whose patches are as high as all bands."""
+        return self.kind == "transcription"
 
     @property
     def is_dense(self) -> bool:
@@ -184,9 +222,9 @@ class Workload:
         return self.kind == "language_modelling"
 
     @property
-    def is_translation(self) -> bool:
+    def is_sequence_to_sequence(self) -> bool:
         """Whether an encoder reads and a decoder writes."""
-        return self.kind == "translation"
+        return self.kind in _WRITING
 
     @property
     def n_steps(self) -> int:
@@ -209,6 +247,8 @@ class Workload:
 
     @property
     def _length(self) -> str:
+        if self.is_transcription:
+            return f"@{self.duration_s:g}s"
         if not self.is_image:
             return "@" + "-".join(map(str, (*self.input_shape, *filter(None, [self.n_steps]))))
         _, height, width = self.input_shape
@@ -216,18 +256,27 @@ class Workload:
 
     @property
     def unit(self) -> str:
-        """Unit that joules are per: ``sample``, or the token of a phase or of translations."""
-        return OUTPUT_TOKEN if self.is_translation else _UNITS[self.phase]
+        """Unit that joules are per: ``sample``, or the token of a phase or of written texts."""
+        if self.is_transcription:
+            return AUDIO_SECOND
+        return OUTPUT_TOKEN if self.is_sequence_to_sequence else _UNITS[self.phase]
 
     @property
-    def units_per_sample(self) -> int:
+    def units_per_sample(self) -> float:
         """Number of ``unit`` in a sample."""
-        if self.is_translation:
+        if self.duration_s is not None:
+            return self.duration_s
+        if self.is_sequence_to_sequence:
             return self.n_steps
         return self.input_shape[0] if self.phase == "prefill" else 1
 
     @property
-    def n_units(self) -> int:
+    def sample_name(self) -> str | None:
+        """Name of a sample, for joules per sample beside those per unit; ``None``: not shown."""
+        return _SAMPLES.get(self.kind)
+
+    @property
+    def n_units(self) -> float:
         """Number of ``unit`` in a batch, which its joules are divided by."""
         return self.batch_size * self.units_per_sample
 
@@ -266,10 +315,17 @@ class Workload:
             read = np.where(resolutions == AS_IT_IS, self.input_shape[0], resolutions)
             return read.astype(np.float64)
         heights, widths = self.image_sizes(resolutions)
-        tokens: NDArray[np.float64] = ((heights // patch_sizes) * (widths // patch_sizes)).astype(
-            np.float64
-        )
+        rows = heights // self.patch_heights(patch_sizes)
+        tokens: NDArray[np.float64] = (rows * (widths // patch_sizes)).astype(np.float64)
         return tokens
+
+    def patch_heights(self, patch_sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Heights of patches of these widths, ``(N,)``; those of recordings have all bands."""
+        return (
+            np.full_like(patch_sizes, self.input_shape[1])
+            if self.is_transcription
+            else (patch_sizes)
+        )
 
     def image_sizes(
         self, resolutions: NDArray[np.int64]
@@ -297,9 +353,9 @@ class Workload:
             )
 
     def check_decoder(self, has_decoder: bool) -> None:
-        """Raise ``ValueError`` unless translations, and only they, have a decoder."""
-        if has_decoder != self.is_translation:
-            needed = "an encoder-decoder" if self.is_translation else "a single stack"
+        """Raise ``ValueError`` unless kinds that write texts, and only they, have a decoder."""
+        if has_decoder != self.is_sequence_to_sequence:
+            needed = "an encoder-decoder" if self.is_sequence_to_sequence else "a single stack"
             raise ValueError(
                 f"architecture must be {needed} for {self.kind}, got one with"
                 f"{'' if has_decoder else 'out'} a decoder"
@@ -307,14 +363,14 @@ class Workload:
 
     def check_style(self, style: BlockStyle) -> None:
         """Raise ``ValueError`` unless networks of ``style`` can read this workload's samples."""
-        if style.n_prefix_tokens and not self.is_image:
+        if style.n_prefix_tokens and (self.is_transcription or not self.is_image):
             raise ValueError(
                 f"style.n_prefix_tokens must be 0 for {self.kind}, got {style.n_prefix_tokens}"
             )
         for name in ("is_causal", "has_head_transform"):
-            if self.is_translation and getattr(style, name):
+            if self.is_sequence_to_sequence and getattr(style, name):
                 raise ValueError(f"style.{name} must be false for {self.kind}, got true")
-        if style.n_token_types and (self.is_image or self.is_translation):
+        if style.n_token_types and (self.is_image or self.is_sequence_to_sequence):
             raise ValueError(
                 f"style.n_token_types must be 0 for {self.kind}, got {style.n_token_types}"
             )
@@ -334,7 +390,7 @@ class Workload:
 
     def has_tied_head(self, style: BlockStyle) -> bool:
         """Whether the output layer of networks of ``style`` is an embedding."""
-        return style.is_head_tied and (self.predicts_tokens or self.is_translation)
+        return style.is_head_tied and (self.predicts_tokens or self.is_sequence_to_sequence)
 
     def has_head_transform(self, style: BlockStyle) -> bool:
         """Whether the output layer of networks of ``style`` reads a transform of each token."""
@@ -346,41 +402,18 @@ class Workload:
 
     @property
     def has_padding(self) -> bool:
-        """Whether samples may be padded: all texts but those of language modelling."""
-        return not (self.is_image or self.is_causal)
+        """Whether samples may be padded: recordings, and texts but for language modelling."""
+        return self.is_transcription or not (self.is_image or self.is_causal)
 
     def check_grid(self, patch: int, resolution: int | None = None) -> None:
         """Raise ``ValueError`` unless resolution and patch size fit the samples."""
-        if not self.is_image:
-            if patch != 1:
-                raise ValueError(f"patch_size must be 1 for {self.kind}, got {patch}")
-            if resolution is None:
-                return
-            if not self.is_pooled:
-                raise ValueError(f"resolution must be null for {self.kind}, got {resolution}")
-            if resolution >= self.input_shape[0]:
-                raise ValueError(
-                    f"resolution must be below the {self.input_shape[0]} tokens of a text, for "
-                    f"which null stands, got {resolution}"
-                )
-            return
-        _, height, width = self.input_shape
-        if resolution is not None:
-            if resolution >= height:
-                raise ValueError(
-                    f"resolution must be below the image's height of {height} pixels, for which "
-                    f"null stands, got {resolution}"
-                )
-            if resolution * width % height:
-                raise ValueError(
-                    f"resolution must keep the proportions of the image's {height}x{width} "
-                    f"pixels in whole numbers, got {resolution}"
-                )
-            height, width = resolution, resolution * width // height
-        if height % patch or width % patch:
-            raise ValueError(
-                f"patch_size must divide the image's {height}x{width} pixels, got {patch}"
-            )
+        shape = self.input_shape
+        if self.is_transcription:
+            check_recordings(self.kind, shape[-1], patch, resolution)
+        elif self.is_image:
+            check_images(shape[1], shape[2], patch, resolution)
+        else:
+            check_texts(self.kind, shape[0], patch, resolution, is_pooled=self.is_pooled)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON; ``from_dict`` reads it back."""
@@ -388,10 +421,12 @@ class Workload:
         # Defaults are left out, so that stored keys do not change when a field is added.
         if self.phase is None:
             del data["phase"]
-        if not self.is_translation:
+        if not self.is_sequence_to_sequence:
             del data["target_length"], data["beam_size"]
         if self.padding_token == PADDING_TOKEN:
             del data["padding_token"]
+        if self.duration_s is None:
+            del data["duration_s"]
         return data | {"input_shape": list(self.input_shape)}
 
     @classmethod

@@ -50,6 +50,7 @@ LONGEST = {
     "test_plugins.py",
     "test_prepared_models.py",
     "test_refine.py",
+    "test_sequence_kinds_search.py",
     "test_slices.py",
     "test_supernet_search.py",
     "test_translation_search.py",

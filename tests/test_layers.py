@@ -21,6 +21,7 @@ LAYERS = (
         "search_spaces.pretrained.families",
         "nas.samplers",
         "nas.tasks.sequences",
+        "nas.tasks.transcription",
     ),
     ("search_spaces.models", "search_spaces.pretrained.gguf"),
     ("search_spaces.compression", "search_spaces.pretrained", "nas.tasks"),
@@ -112,6 +113,8 @@ DOORS = {
     ),
     "gguf": ("search_spaces/pretrained/gguf/package.py",),
     "huggingface_hub": ("search_spaces/pretrained/files/hub.py",),
+    "jiwer": ("nas/tasks/transcription/error_rates.py",),
+    "rouge_score": ("nas/tasks/sequences/summary_score.py",),
     "sacrebleu": ("nas/tasks/sequences/translation_score.py",),
     "pycocotools": ("nas/tasks/vision/box_score.py",),
 }

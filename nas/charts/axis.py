@@ -21,7 +21,7 @@ _ROOM_FOR_BARS = 0.5
 _MARGIN = 0.06
 _LEAST_DECADES = 0.04
 # The least margin, in the unit of each scale.
-_LEAST_MARGIN: dict[Scale, float] = {"percent": 0.5, "hundred": 0.5, "bits": 0.02}
+_LEAST_MARGIN: dict[Scale, float] = {"percent": 0.5, "hundred": 0.5, "bits": 0.02, "errors": 0.5}
 # Mantissas of ticks, and the number of decades between them, from dense to sparse.
 _MANTISSAS = (
     *(((1, 2, 3, 5, 7), 1), ((1, 2, 5), 1), ((1, 3), 1)),

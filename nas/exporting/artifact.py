@@ -24,7 +24,7 @@ from nas.tasks.text.tokenize import TextEncoder, read_tokenizer
 from nas.tasks.vision.boxes import MOST_BOXES, FoundBox, found_boxes, in_pixels
 from nas.training.weights import check_size, load_any_network, read_description
 from search_spaces.architecture import Architecture
-from search_spaces.workload import PADDING_TOKEN, Workload
+from search_spaces.workload import PADDING_TOKEN, Kind, Workload
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,11 +40,11 @@ COMPRESSED = "compressed.safetensors"
 class Artifact:
     """A loaded artifact.
 
-    ``call`` maps a batch of inputs to logits, and for translation a batch of source texts to
-    tokens of translations. ``labels`` are the names of the outputs. ``encoder`` tokenizes texts,
-    ``columns`` joins several texts to one, and ``raw_inputs`` reads files; each is ``None`` if the
-    task has none. ``max_boxes`` is the most objects that are found in a picture. ``network``
-    is the torch module, not compiled.
+    ``call`` maps a batch of inputs to logits, and for translation and summarisation a batch of
+    sources to the tokens that are written. ``labels`` are the names of the outputs. ``encoder``
+    tokenizes texts, ``columns`` joins several texts to one, and ``raw_inputs`` reads files; each
+    is ``None`` if the task has none. ``max_boxes`` is the most objects that are found in a
+    picture. ``network`` is the torch module, not compiled.
     """
 
     architecture: Architecture
@@ -140,18 +140,66 @@ class Artifact:
             ValueError: the artifact does not translate or has no tokenizer, or ``texts`` has
                 another type.
         """
+        return self._written(texts, "translation", "translate")
+
+    @overload
+    def summarise(self, texts: str) -> str: ...  # type: ignore[overload-overlap]
+    @overload
+    def summarise(self, texts: Iterable[str]) -> list[str]: ...
+    def summarise(self, texts: str | Iterable[str]) -> str | list[str]:
+        """Return a summary of each text, or the summary of a single text.
+
+        A text is read up to the ``input_shape`` of the workload, in tokens.
+
+        Raises:
+            ValueError: the artifact does not summarise or has no tokenizer, or ``texts`` has
+                another type.
+        """
+        return self._written(texts, "summarisation", "summarise")
+
+    def _written(self, texts: str | Iterable[str], kind: Kind, verb: str) -> str | list[str]:
         encoder = self.encoder
-        if encoder is None or not self.workload.is_translation:
-            raise ValueError(f"translate requires an encoder-decoder's artifact, with {TOKENIZER}")
+        if encoder is None or self.workload.kind != kind:
+            raise ValueError(f"{verb} requires an artifact of {kind}, with {TOKENIZER}")
         end = self.workload.n_classes - 1
 
-        def translated(batch: list[str]) -> list[str]:
+        def written(batch: list[str]) -> list[str]:
             tokens_BT = self._called(encoder.encode(batch))
             return encoder.decode_rows(
                 tokens_BT.masked_fill(tokens_BT == end, PADDING_TOKEN).cpu().numpy()
             )
 
-        return self._of_each(texts, translated)
+        return self._of_each(texts, written)
+
+    @overload
+    def transcribe(self, files: str | Path, *, beam_size: int = ...) -> str: ...  # type: ignore[overload-overlap]
+    @overload
+    def transcribe(self, files: Iterable[str | Path], *, beam_size: int = ...) -> list[str]: ...
+    def transcribe(self, files: Any, *, beam_size: int = 1) -> str | list[str]:
+        """Return what is said in each WAV file, of any sample rate, or in the single one.
+
+        With a ``beam_size`` above 1 texts are searched for by their probability.
+
+        Raises:
+            ValueError: the artifact does not transcribe, ``beam_size`` is below 1, or a file
+                cannot be read or is too long; the message names it.
+        """
+        from nas.tasks.transcription.objective import decoded_texts
+
+        encoder, raw_inputs = self.encoder, self.raw_inputs
+        if encoder is None or raw_inputs is None or not self.workload.is_transcription:
+            raise ValueError(
+                f"transcribe requires an artifact of transcription, with {TOKENIZER} and "
+                f"{PREPROCESSING}"
+            )
+        if beam_size < 1:
+            raise ValueError(f"beam_size must be >= 1, got {beam_size}")
+
+        def transcribed(batch: list[Any]) -> list[str]:
+            logits_BTC = self._called(raw_inputs.read(batch))
+            return decoded_texts(logits_BTC, encoder.decode_rows, beam_size)
+
+        return self._of_each(files, transcribed, (str, Path))
 
     @overload
     def generate(  # type: ignore[overload-overlap]
@@ -305,11 +353,10 @@ def _read_encoder(folder: Path, workload: Workload, shift: int) -> TextEncoder |
     if not path.is_file():
         return None
     encoder = read_tokenizer(path, workload.input_shape[0], shift)
-    if workload.is_translation and encoder.vocab_size + 1 == workload.vocab_size:
+    if workload.is_sequence_to_sequence and encoder.vocab_size + 1 == workload.vocab_size:
         # The user's own tokenizer has no padding token: 0 is added for it.
         encoder = replace(encoder, shift=1)
-    if encoder.vocab_size > (workload.vocab_size or 0):
-        raise ValueError(
-            f"tokens of {path} must be < {workload.vocab_size}, got {encoder.vocab_size - 1}"
-        )
+    most = workload.n_classes if workload.is_transcription else workload.vocab_size or 0
+    if encoder.vocab_size > most:
+        raise ValueError(f"tokens of {path} must be < {most}, got {encoder.vocab_size - 1}")
     return encoder

@@ -40,9 +40,18 @@ _PIPELINES = {
     "question_answering": "question-answering",
     "language_modelling": "text-generation",
     "translation": "translation",
+    "summarisation": "summarization",
+    "transcription": "automatic-speech-recognition",
     "masked_language_modelling": "fill-mask",
     "text_embedding": "feature-extraction",
     "image_embedding": "image-feature-extraction",
+}
+
+# Workload kind -> the call of an artifact that writes texts of raw inputs.
+_WRITERS = {
+    "translation": 'translate(["a sentence of your own"])',
+    "summarisation": 'summarise(["a document of your own"])',
+    "transcription": 'transcribe(["a recording of your own.wav"])',
 }
 
 Card = Mapping[str, Any]
@@ -66,6 +75,8 @@ def make_card(
         # The task's name, not the path of its file: cards are published.
         "task": run.workload.name,
         "kind": run.workload.kind,
+        "sample_name": run.workload.sample_name,
+        "units_per_sample": run.workload.units_per_sample,
         "metric": run.metric.key,
         "architecture": describe_on(record.architecture, run.config.device),
         "architecture_hash": record.architecture.hash,
@@ -158,6 +169,10 @@ def _body(card: Card, verified: Mapping[str, Any], joules: str, use: str, notes:
         in_search = "" if searched[key] is None else metric.text(searched[key])
         rows.append(f"| {split} {quality} | {in_search} | {metric.text(verified[key], se)} |")
     rows.append(f"| joules per {unit} | {_interval(before)} | {_interval(after)} |")
+    # Cards of earlier versions have neither.
+    if card.get("sample_name") is not None:
+        of_sample = [_interval(reading, card["units_per_sample"]) for reading in (before, after)]
+        rows.append(f"| joules per {card['sample_name']} | {of_sample[0]} | {of_sample[1]} |")
     for other in verified["other_phases"]:
         rows.append(f"| joules per {plain(other['unit'])} | | {_interval(other)} |")
     grams = after["energy_j"] * _MANY / JOULES_PER_KWH * card["carbon_g_per_kwh"]
@@ -271,8 +286,8 @@ def _front_matter(card: Card, verified: Mapping[str, Any]) -> dict[str, Any]:
     return front
 
 
-def _interval(reading: Mapping[str, Any]) -> str:
-    energy_j, low_j, high_j = (reading[key] for key in ("energy_j", "low_j", "high_j"))
+def _interval(reading: Mapping[str, Any], factor: float = 1) -> str:
+    energy_j, low_j, high_j = (factor * reading[key] for key in ("energy_j", "low_j", "high_j"))
     return format_interval(Estimate(energy_j, low_j, high_j, reading["source"]))
 
 
@@ -355,8 +370,8 @@ def _training(card: Card) -> str:
 
 def _use(card: Card) -> str:
     """Return the line of code that runs the artifact."""
-    if card["kind"] == "translation":
-        return 'print(artifact.translate(["a sentence of your own"]))'
+    if card["kind"] in _WRITERS:
+        return f"print(artifact.{_WRITERS[card['kind']]})"
     if card["kind"] == "object_detection":
         return 'print(artifact.detect(["a picture of your own.jpg"]))'
     is_generator = card["kind"] == "language_modelling"

@@ -92,6 +92,11 @@ def check_teacher(has_teacher: bool, workload: Workload) -> None:
             f"teacher must be None for {workload.kind}: its outputs are those of other patches "
             f"(leave out --distill and --inherit)"
         )
+    if has_teacher and workload.is_transcription:
+        raise ValueError(
+            f"teacher must be None for {workload.kind}: networks with other patches write at "
+            f"other times (leave out --distill and --inherit)"
+        )
 
 
 def _description(workload: Workload) -> str:
@@ -99,12 +104,14 @@ def _description(workload: Workload) -> str:
     if not workload.is_image:
         return f"{kind} of {workload.input_shape[0]} tokens"
     _, height, width = workload.input_shape
+    if workload.is_transcription:
+        return f"{kind} of {width} frames"
     return f"{kind} of {height}x{width} pixels"
 
 
 def _suggestion(space: SearchSpace, workload: Workload) -> str:
     """Suggest values that fit, if only patch sizes or resolutions do not."""
-    if space.has_decoder != workload.is_translation:
+    if space.has_decoder != workload.is_sequence_to_sequence:
         return ""
     try:
         adapted = for_task(space, workload)
@@ -138,6 +145,8 @@ def for_task(space: SearchSpace, workload: Workload) -> SearchSpace:
         )
         return fitting.for_samples_of(workload)
     _, height, width = workload.input_shape
+    if workload.is_transcription:
+        return _for_frames(space, width)
     patches = [
         patch
         for patch in space.values("patch_size")
@@ -158,6 +167,18 @@ def for_task(space: SearchSpace, workload: Workload) -> SearchSpace:
             "resolution": Choice(tuple(named) or (None,)),
         },
     )
+
+
+def _for_frames(space: SearchSpace, n_frames: int) -> SearchSpace:
+    """Return ``space`` with the patch sizes that divide the frames of recordings."""
+    patches = [patch for patch in space.values("patch_size") if n_frames % patch == 0]
+    if not patches:
+        # The nearest ones that do.
+        able = [patch for patch in range(1, n_frames) if n_frames % patch == 0]
+        wanted = space.values("patch_size")
+        patches = sorted({min(able, key=lambda p: abs(math.log(p / w))) for w in wanted})
+    domains = {"patch_size": Choice(tuple(patches)), "resolution": Choice((None,))}
+    return replace(space, domains={**space.domains, **domains})
 
 
 def _patches_for(height: int, width: int, wanted: Sequence[int]) -> list[int]:

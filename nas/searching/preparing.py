@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from nas.core.files import Place, copy_file, write_array
 from nas.core.names import first_line
 from nas.core.retry import AwayError
@@ -129,6 +127,4 @@ def _train(
 
 def save_inputs(task: Task, config: SearchConfig, path: Path) -> None:
     """Save a batch of real training inputs, since constant ones would change the power."""
-    inputs = task.split("train").inputs
-    # A training split smaller than the batch is repeated to fill it.
-    write_array(path, np.resize(inputs, (config.batch_size, *inputs.shape[1:])))
+    write_array(path, task.measured_inputs(config.batch_size))

@@ -13,18 +13,13 @@ from nas.core.nearest import did_you_mean
 from nas.records.config import SearchConfig
 from nas.searching.expected import Load, shortened
 from nas.searching.fitting import check_fits, for_classes, for_task
+from nas.searching.recipe_names import GROUP
 from nas.searching.task_kinds import check_recipe
 from nas.tasks.base import Task
 from nas.tasks.registry import get_task, is_task_file
 
-GROUP = "joulenas.recipes"
 # Device files of GPUs that torch calls CUDA: NVIDIA's, Tegra's, AMD's, and those of WSL.
 _GPU_FILES = ("nvidia*", "nvhost*", "nvmap", "kfd", "dxg")
-
-
-def recipe_names() -> list[str]:
-    """Return the names of all recipes that installed packages register."""
-    return sorted(entry.name for entry in entry_points(group=GROUP))
 
 
 def get_recipe(

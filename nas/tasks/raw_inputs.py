@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nas.tasks.audio.recording import FrontEnd
 from nas.tasks.audio.recording_reader import RecordingReader
+from nas.tasks.audio.utterances import Utterances
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
 from nas.tasks.vision.pictures import Size, read_bytes, upright_size
 
@@ -25,7 +26,7 @@ class RawInputs:
     shape: tuple[int, ...]
     mean: NDArray[np.float64]
     deviation: NDArray[np.float64]
-    made_by: FrontEnd | PictureOptions
+    made_by: FrontEnd | PictureOptions | Utterances
 
     @classmethod
     def of(cls, data: Any, shape: tuple[int, ...], where: str) -> RawInputs | None:
@@ -56,6 +57,11 @@ class RawInputs:
             made_by = _made_by(made_of)
         except (TypeError, ValueError) as error:
             raise ValueError(f"of in {where} must say how inputs are made: {error}") from None
+        if isinstance(made_by, Utterances) and made_by.n_frames != shape[-1]:
+            raise ValueError(
+                f"of in {where} must give {shape[-1]} frames, as the network reads, got "
+                f"{made_by.n_frames}"
+            )
         return cls(shape, arrays["mean"], arrays["deviation"], made_by)
 
     def read(self, files: Sequence[str | Path | bytes]) -> NDArray[np.float32]:
@@ -71,6 +77,11 @@ class RawInputs:
                 values = self._values(file)
             except ValueError as error:
                 raise ValueError(f"{where} {error}") from None
+            if isinstance(self.made_by, Utterances):
+                rows.append(
+                    self.made_by.padded(values, self.mean.flatten(), self.deviation.flatten())
+                )
+                continue
             if values.shape != self.shape:
                 raise ValueError(
                     f"{where} must give the shape {self.shape} of the training data, got "
@@ -80,9 +91,11 @@ class RawInputs:
         return np.stack(rows) if rows else np.zeros((0, *self.shape), np.float32)
 
     def _values(self, file: str | Path | bytes) -> NDArray[Any]:
-        if isinstance(self.made_by, FrontEnd):
+        if isinstance(self.made_by, FrontEnd | Utterances):
             if isinstance(file, bytes):
                 raise ValueError("must be the path of a WAV file, got bytes")
+            if isinstance(self.made_by, Utterances):
+                return self.made_by.read(Path(file))[0]
             return RecordingReader(self.made_by).read(Path(file))
         reader = PictureReader(self.made_by)
         return reader.read(file if isinstance(file, bytes) else read_bytes(Path(file)))
@@ -101,7 +114,9 @@ def size_of_picture(picture: str | Path | bytes) -> Size:
         raise ValueError(f"{where} {error}") from None
 
 
-def _made_by(made_of: Mapping[str, Any]) -> FrontEnd | PictureOptions:
+def _made_by(made_of: Mapping[str, Any]) -> FrontEnd | PictureOptions | Utterances:
+    if made_of.get("padding") == "zeros":
+        return Utterances(FrontEnd(**made_of["front_end"]))
     if "front_end" in made_of:
         return FrontEnd(**made_of["front_end"])
     return PictureOptions(**{name: made_of[name] for name in _ALLOWED if name in made_of})

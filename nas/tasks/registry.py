@@ -15,8 +15,10 @@ from nas.tasks.embedded import Digits
 from nas.tasks.hf import hf_task
 from nas.tasks.sequences.language_modelling import LanguageModelling
 from nas.tasks.sequences.question_answering import QuestionAnswering
+from nas.tasks.sequences.summarisation import SummarisationTask
 from nas.tasks.sequences.translation import TranslationTask
 from nas.tasks.text.classification import TextClassification
+from nas.tasks.transcription.task import Transcription
 from nas.tasks.vision.detection import Detection
 from nas.tasks.vision.images import ImageClassification
 from nas.tasks.vision.segmentation import Segmentation
@@ -33,7 +35,9 @@ FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
     "question_answering": QuestionAnswering.from_file,
     "segmentation": Segmentation.from_file,
     "speech": Speech.from_file,
+    "summarisation": SummarisationTask.from_file,
     "text_classification": TextClassification.from_file,
+    "transcription": Transcription.from_file,
     "translation": TranslationTask.from_file,
 }
 

@@ -1,4 +1,4 @@
-"""Length bucketing: training batches of texts of similar length, cut to the longest.
+"""Length bucketing: training batches of texts or recordings of similar length, cut to the longest.
 
 Attention and pooling mask padding, so that cutting it changes no output and saves its cost.
 Batches have one of a few widths, which limits the number of shapes for kernels. Measurements do
@@ -6,7 +6,7 @@ not use buckets: joules are comparable at the one length of a workload.
 
 Source: Khomenko et al. 2016.
 
-Shape legend: N samples, B batch, T tokens.
+Shape legend: N samples, B batch, T tokens or frames, C channels, M bands.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.models.encoder_decoder import EncoderDecoder
-from search_spaces.models.transformer import Transformer
+from search_spaces.models.transformer import RecordingEmbedding, Transformer
 from search_spaces.workload import PADDING_TOKEN
 
 _WIDTHS = 4
@@ -28,16 +28,23 @@ _POOL = 16
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Sampler of an epoch's batches; without ``lengths`` they are as wide as the inputs."""
+    """Sampler of an epoch's batches; without ``lengths`` they are as wide as the inputs.
+
+    Widths are along the last axis of the inputs, and multiples of ``multiple``.
+    """
 
     n: int
     batch_size: int
     width: int
     lengths: Tensor | None
+    multiple: int = 1
 
     @classmethod
     def of(cls, model: nn.Module, inputs: Tensor, batch_size: int) -> Buckets:
         """Create a sampler for ``model``, by length if the model masks padding."""
+        if isinstance(model, Transformer) and isinstance(model.embed, RecordingEmbedding):
+            lengths_N = _frames(inputs).cpu()
+            return cls(len(inputs), batch_size, inputs.shape[-1], lengths_N, model.patch_size)
         skips_padding = isinstance(model, EncoderDecoder) or (
             isinstance(model, Transformer) and model.is_pooled and not model.is_image
         )
@@ -60,7 +67,7 @@ class Buckets:
                 pool[torch.argsort(self.lengths[pool], stable=True)], self.batch_size
             )
         ]
-        step = -(-self.width // _WIDTHS)
+        step = -(-self.width // (_WIDTHS * self.multiple)) * self.multiple
         for i in torch.randperm(len(batches), generator=generator).tolist():
             longest = int(self.lengths[batches[i]].max())
             yield batches[i], min(self.width, -(-longest // step) * step)
@@ -75,3 +82,10 @@ def _lengths(tokens_NT: Tensor, padding_token: int) -> Tensor:
     """Return the number of tokens of each text before its padding, at least 1, ``(N,)``."""
     positions_T = torch.arange(1, tokens_NT.shape[1] + 1, device=tokens_NT.device)
     return ((tokens_NT != padding_token) * positions_T).amax(dim=1).clamp_min(1)
+
+
+def _frames(inputs_NCMT: Tensor) -> Tensor:
+    """Return the number of frames of each recording before its padding, at least 1, ``(N,)``."""
+    positions_T = torch.arange(1, inputs_NCMT.shape[-1] + 1, device=inputs_NCMT.device)
+    frames_NT = (inputs_NCMT != 0).flatten(1, 2).any(dim=1)
+    return (frames_NT * positions_T).amax(dim=1).clamp_min(1)

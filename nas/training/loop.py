@@ -110,7 +110,7 @@ def train(
         for cpu_indices, width in buckets.draw(generator):
             with step_guard():
                 indices = cpu_indices.to(device)
-                samples = inputs[indices] if width is None else inputs[indices, :width]
+                samples = inputs[indices] if width is None else inputs[indices][..., :width]
                 batch, versions = augment(samples, config, generator, padding_token)
                 labels = moved_with(samples, targets[indices], versions, config, objective)
                 if distillation is None:

@@ -185,7 +185,8 @@ def _outer(
     d_model = batch.d_model.astype(float)
     n_prefix = batch.of_style(lambda style: style.n_prefix_tokens)
     if workload.is_image:
-        d_patch = workload.input_shape[0] * batch.patch_size.astype(float) ** 2
+        tall = workload.patch_heights(batch.patch_size)
+        d_patch = workload.input_shape[0] * (batch.patch_size * tall).astype(float)
         embed_params = (d_patch + 1) * d_model
         embed_macs = (tokens - n_prefix) * d_patch * d_model
     else:
@@ -197,7 +198,7 @@ def _outer(
     n_outputs: Floats | float = float(workload.n_outputs)
     if workload.is_dense:
         n_outputs = n_outputs * batch.patch_size.astype(float) ** 2
-    if workload.is_translation or workload.is_embedding:
+    if workload.is_sequence_to_sequence or workload.is_embedding:
         # The head is the decoder's, or there is none.
         n_outputs = 0.0
     n_joined = batch.of_style(lambda style: style.n_pooled if workload.is_pooled else 1)
@@ -214,7 +215,7 @@ def _outer(
     )
     stream = stream_precisions(batch)
     values = (1 + 2 * kinds) * tokens * d_model + head_tokens * n_outputs
-    has_head = not (workload.is_translation or workload.is_embedding)
+    has_head = not (workload.is_sequence_to_sequence or workload.is_embedding)
     kernels = kinds + (3.0 if has_head else 2.0) + _position_kernels(batch)
     macs = embed_macs + head_tokens * n_joined * d_model * n_outputs
     has_transform = batch.of_style(workload.has_head_transform)

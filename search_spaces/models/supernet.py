@@ -64,9 +64,14 @@ class Supernet(nn.Module):
             ValueError: a patch size of the space does not fit the workload.
         """
         super().__init__()
-        if workload.is_translation:
+        if workload.is_sequence_to_sequence:
             raise ValueError(
                 f"supernet must be None for {workload.kind}: decoders are not supported"
+            )
+        if workload.is_transcription:
+            raise ValueError(
+                f"supernet must be None for {workload.kind}: patches of other sizes have outputs "
+                f"at other times"
             )
         if workload.is_dense:
             raise ValueError(

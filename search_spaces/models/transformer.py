@@ -26,27 +26,66 @@ from search_spaces.models.style import (
     prefix_tokens,
     token_embedding,
 )
-from search_spaces.workload import Workload
+from search_spaces.workload import BLANK_TOKEN, Workload
+
+# Logit of the blank at padding: others are 0, and have together a probability below 1e-10.
+_CERTAIN = 30.0
 
 
 class PatchEmbedding(nn.Module):
-    """Non-overlapping square patches of an image, each mapped to ``d_model``.
+    """Non-overlapping patches of an image, each mapped to ``d_model``.
 
-    Images of another size than ``size``, ``(height, width)``, are shrunk to it first.
+    Patches are square, or as high as ``patch_height``. Images of another size than ``size``,
+    ``(height, width)``, are shrunk to it first.
     """
 
     def __init__(
-        self, channels: int, patch_size: int, d_model: int, size: tuple[int, int]
+        self,
+        channels: int,
+        patch_size: int,
+        d_model: int,
+        size: tuple[int, int],
+        patch_height: int | None = None,
     ) -> None:
         """Build the map."""
         super().__init__()
         self.patch_size, self.size = patch_size, size
-        self.project = nn.Linear(channels * patch_size**2, d_model)
+        self.patch_height = patch_size if patch_height is None else patch_height
+        self.project = nn.Linear(channels * self.patch_height * patch_size, d_model)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, T, D)``, patches in reading order."""
-        out_BTD: Tensor = self.project(to_patches(shrunk(images_BCHW, self.size), self.patch_size))
+        patches_BTP = to_patches(
+            shrunk(images_BCHW, self.size), self.patch_size, self.patch_height
+        )
+        out_BTD: Tensor = self.project(patches_BTP)
         return out_BTD
+
+
+class RecordingEmbedding(PatchEmbedding):
+    """``PatchEmbedding`` of recordings of any number of frames, each patch as high as all."""
+
+    def __init__(self, workload: Workload, patch_size: int, d_model: int) -> None:
+        """Build the map."""
+        channels, bands, frames = workload.input_shape
+        super().__init__(channels, patch_size, d_model, (bands, frames), bands)
+
+    def forward(self, recordings_BCHW: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, T, D)``; W is a multiple of the patch size."""
+        out_BTD: Tensor = self.project(
+            to_patches(recordings_BCHW, self.patch_size, self.patch_height)
+        )
+        return out_BTD
+
+    def kept(self, recordings_BCHW: Tensor) -> Tensor:
+        """Mask of the patches that are no padding, ``(B, T)``; the first always counts."""
+        frames_BW = (recordings_BCHW != 0).flatten(1, 2).any(dim=1)
+        n_tokens = frames_BW.shape[1] // self.patch_size
+        # By shape and not by len(), which would fix the batch of an exported network.
+        frames_BTP = frames_BW.reshape(frames_BW.shape[0], n_tokens, self.patch_size)
+        is_first_T = torch.arange(n_tokens, device=frames_BW.device) == 0
+        keep_BT: Tensor = frames_BTP.any(dim=2) | is_first_T
+        return keep_BT
 
 
 class Transformer(nn.Module):
@@ -85,7 +124,9 @@ class Transformer(nn.Module):
             self.grid = (height // self.patch_size, width // self.patch_size)
             self.size = (workload.input_shape[1], workload.input_shape[2])
         self.embed: nn.Module
-        if workload.is_image:
+        if workload.is_transcription:
+            self.embed = RecordingEmbedding(workload, architecture.patch_size, d_model)
+        elif workload.is_image:
             self.embed = PatchEmbedding(
                 workload.input_shape[0],
                 architecture.patch_size,
@@ -127,7 +168,9 @@ class Transformer(nn.Module):
             ``(B, n_classes)``, embeddings included; ``(B, T, n_classes)`` for language modelling,
             masked or not; ``(B, H, W, n_classes)`` for segmentation;
             ``(B, rows, columns, n_outputs)`` of each patch for detection; ``(B, 2, T)`` for
-            question answering: scores of each token as an answer's first and last.
+            question answering: scores of each token as an answer's first and last;
+            ``(B, T, n_classes)`` for transcription, of each patch, with the blank as the only
+            output of padding.
         """
         inputs = self._read(inputs)
         keep_BT = self._kept(inputs)
@@ -187,6 +230,8 @@ class Transformer(nn.Module):
         return inputs if self.n_read is None else inputs[:, : self.n_read]
 
     def _kept(self, inputs: Tensor) -> Tensor | None:
+        if isinstance(self.embed, RecordingEmbedding):
+            return self.embed.kept(inputs)
         return token_mask(inputs, self.padding_token) if self.has_padding else None
 
     def _logits(self, x_BTD: Tensor, keep_BT: Tensor | None) -> Tensor:
@@ -201,6 +246,11 @@ class Transformer(nn.Module):
             return self._pixels(logits_BTC)
         if self.is_detection:
             return logits_BTC.reshape(-1, *self.grid, self.n_outputs)
+        if isinstance(self.embed, RecordingEmbedding) and keep_BT is not None:
+            # Padding writes blanks, so that losses and texts need no lengths.
+            is_blank_C = torch.arange(self.n_classes, device=logits_BTC.device) == BLANK_TOKEN
+            blank_C = _CERTAIN * is_blank_C.to(logits_BTC.dtype)
+            return torch.where(keep_BT.unsqueeze(-1), logits_BTC, blank_C)
         return logits_BTC if self.predicts_tokens else logits_BTC.transpose(1, 2)
 
     def _pixels(self, logits_BTC: Tensor) -> Tensor:
@@ -226,9 +276,13 @@ def shrunk(images_BCHW: Tensor, size: tuple[int, int]) -> Tensor:
     return F.adaptive_avg_pool2d(images_BCHW, size)
 
 
-def to_patches(images_BCHW: Tensor, side: int) -> Tensor:
-    """``(B, C, H, W)`` to ``(B, T, C * side**2)``, square patches in reading order."""
+def to_patches(images_BCHW: Tensor, side: int, tall: int | None = None) -> Tensor:
+    """``(B, C, H, W)`` to ``(B, T, C * tall * side)``, patches in reading order.
+
+    Patches are ``side`` wide and ``tall`` high, by default square.
+    """
     batch, channels, height, width = images_BCHW.shape
-    rows, columns = height // side, width // side
-    grid = images_BCHW.reshape(batch, channels, rows, side, columns, side)
+    tall = side if tall is None else tall
+    rows, columns = height // tall, width // side
+    grid = images_BCHW.reshape(batch, channels, rows, tall, columns, side)
     return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)

@@ -11,6 +11,7 @@ from media_fakes import png, task_file, write_pictures, write_scenes, write_tone
 from text_fakes import reviews, sentences, tale, write_parallel, write_squad, write_table
 
 from experiments.benchmarks.training.drawn_shapes import write_shapes
+from experiments.made_data import documents, write_melodies
 from nas.cli.main import main
 from nas.tasks.registry import FILE_TASKS, get_task
 
@@ -313,6 +314,91 @@ def pairs_in_latin(folder):
     return options, ["train.xx", NOT_UTF8, "line 10"]
 
 
+def reports(folder, form="jsonl"):
+    pytest.importorskip("rouge_score")
+    write_table(folder / f"all.{form}", documents(60), ("source", "target"))
+    options = {"sequence_length": 96, "target_length": 12, "max_vocabulary": 300}
+    return {"kind": "summarisation", "data": f"all.{form}", **options}
+
+
+def reports_without_column(folder):
+    return reports(folder, "csv") | {"target": "highlights"}, ["all.csv", "highlights", "target"]
+
+
+def reports_without_summary(folder):
+    options = reports(folder)
+    with (folder / "all.jsonl").open("a") as file:
+        file.write('{"source": "it rained .", "target": " "}\n')
+    return options, ["all.jsonl:61", "must have a target, and it is empty"]
+
+
+def reports_of_nothing(folder):
+    options = reports(folder)
+    (folder / "all.jsonl").write_text("")
+    return options, ["all.jsonl", "must have a row .* and has none"]
+
+
+def reports_in_latin(folder):
+    options = reports(folder, "csv")
+    with (folder / "all.csv").open("ab") as file:
+        file.write(b"61," + LATIN + b",won\n")
+    return options, ["all.csv", NOT_UTF8, "line 62"]
+
+
+def melodies(folder):
+    pytest.importorskip("jiwer")
+    write_melodies(folder, 40)
+    return {
+        "kind": "transcription",
+        "data": "melodies.jsonl",
+        "sample_rate": 8000,
+        "duration_s": 2.0,
+        "n_mels": 20,
+        "window_ms": 32,
+    }
+
+
+def melody_of_nothing(folder):
+    options = melodies(folder)
+    (folder / "clips" / "00007.wav").write_bytes(b"")
+    return options, ["melodies.jsonl:8 .*00007.wav", "bytes, got 0"]
+
+
+def melody_that_is_away(folder):
+    options = melodies(folder)
+    (folder / "clips" / "00007.wav").unlink()
+    return options, ["melodies.jsonl:8 must name a recording that exists", "00007.wav"]
+
+
+def melody_that_is_too_long(folder):
+    options = melodies(folder)
+    return options | {"duration_s": 1.5}, ["must be at most duration_s .1.5 s. long, got 1"]
+
+
+def melody_without_text(folder):
+    options = melodies(folder)
+    with (folder / "melodies.jsonl").open("a") as file:
+        file.write('{"audio": "clips/00001.wav", "text": ""}\n')
+    return options, ["melodies.jsonl:41 must have a text, and it is empty"]
+
+
+def melodies_without_column(folder):
+    return melodies(folder) | {"text": "words"}, ["melodies.jsonl:1 must have 'words'"]
+
+
+def melodies_of_nothing(folder):
+    options = melodies(folder)
+    (folder / "melodies.jsonl").write_text("")
+    return options, ["melodies.jsonl", "must have a row .* and has none"]
+
+
+def melodies_in_latin(folder):
+    options = melodies(folder)
+    with (folder / "melodies.jsonl").open("ab") as file:
+        file.write(LATIN + b"\n")
+    return options, ["melodies.jsonl", NOT_UTF8, "line 41"]
+
+
 def saved(folder, columns):
     datasets = pytest.importorskip("datasets")
     with pytest.MonkeyPatch.context() as patch:
@@ -388,6 +474,21 @@ FAULTS = {
         pairs_with_another_type,
         pairs_of_nothing,
         pairs_in_latin,
+    ],
+    "summarisation": [
+        reports_without_column,
+        reports_without_summary,
+        reports_of_nothing,
+        reports_in_latin,
+    ],
+    "transcription": [
+        melody_of_nothing,
+        melody_that_is_away,
+        melody_that_is_too_long,
+        melody_without_text,
+        melodies_without_column,
+        melodies_of_nothing,
+        melodies_in_latin,
     ],
     "hf": [
         hf_without_column,

@@ -19,6 +19,7 @@ from text_fakes import (
 )
 
 from experiments.benchmarks.training.drawn_shapes import write_shapes
+from experiments.made_data import documents, write_melodies
 from nas.tasks.base import SPLITS
 from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data
@@ -141,6 +142,25 @@ def translation(folder):
     )
 
 
+def summarisation(folder):
+    """Reports of matches, whose summaries are three words of them."""
+    pytest.importorskip("rouge_score")
+    write_table(folder / "all.jsonl", documents(200), ("source", "target"))
+    options = {"data": "all.jsonl", "sequence_length": 96, "target_length": 12}
+    return task_file(
+        folder / "task.yaml", name="reports", kind="summarisation", max_vocabulary=400, **options
+    )
+
+
+def transcription(folder):
+    """Sung notes, and their names."""
+    pytest.importorskip("jiwer")
+    write_melodies(folder, 150)
+    options = {"sample_rate": 8000, "duration_s": 2.0, "n_mels": 20, "hop_ms": 20, "window_ms": 32}
+    options |= {"kind": "transcription", "data": "melodies.jsonl"}
+    return task_file(folder / "task.yaml", name="melodies", **options)
+
+
 # Each writes what it needs into a folder and returns the task's name.
 MAKERS = [
     digits,
@@ -154,6 +174,8 @@ MAKERS = [
     hf,
     language,
     translation,
+    summarisation,
+    transcription,
 ]
 
 
@@ -180,10 +202,11 @@ def smallest_of(workload):
     patch = 1
     if workload.is_image:
         _, height, width = workload.input_shape
+        height = width if workload.is_transcription else height
         patch = next(p for p in (4, 8, 2, 1) if height % p == 0 and width % p == 0)
     attention, ffn = AttentionSpec(2, 2, 8), FfnSpec(32)
     decoder = None
-    if workload.is_translation:
+    if workload.is_sequence_to_sequence:
         decoder = DecoderSpec(16, (DecoderLayerSpec(attention, attention, ffn),))
     return Architecture(16, (LayerSpec(attention, ffn),), patch, decoder=decoder)
 

@@ -164,7 +164,7 @@ def test_a_style_that_a_workload_has_no_use_for_is_refused(style, workload, mess
     )
     with pytest.raises(ValueError, match=message):
         workload.check_style(of.style)
-    if not workload.is_translation:
+    if not workload.is_sequence_to_sequence:
         for use in (build, count, Workload.check_fits):
             with pytest.raises(ValueError, match=message):
                 use(workload, of) if use is Workload.check_fits else use(of, workload)

@@ -14,6 +14,7 @@ from predictors.meters.flags import describe_flag
 
 if TYPE_CHECKING:
     from nas.analysis.explain import Broken, Dominator, Explanation
+    from search_spaces.workload import Workload
 
 HELP = "explain why a trial is on the front, or is not"
 SCHEMA_VERSION = 1
@@ -33,12 +34,16 @@ def run(arguments: argparse.Namespace) -> int:
     source = loaded(arguments)
     explanation = explain(source, arguments.trial)
     data = {"schema": SCHEMA_VERSION} | explanation.to_dict()
-    print_result(data, render(explanation, source.metric), as_json=arguments.json)
+    text = render(explanation, source.metric, source.stored_workload)
+    print_result(data, text, as_json=arguments.json)
     return 0
 
 
-def render(found: Explanation, metric: Metric = ACCURACY) -> str:
-    """Render an explanation, with qualities in the unit of ``metric``."""
+def render(found: Explanation, metric: Metric = ACCURACY, workload: Workload | None = None) -> str:
+    """Render an explanation, with qualities in the unit of ``metric``.
+
+    Joules per sample of ``workload`` are shown beside those per unit, where samples have a name.
+    """
     lines = [f"trial {found.trial}: {found.architecture_text}", f"  {_verdict(found)}"]
     if found.reason is not None:
         lines.append(f"  reason     {found.reason}")
@@ -49,6 +54,9 @@ def render(found: Explanation, metric: Metric = ACCURACY) -> str:
         label = "estimated" if found.is_estimate else "measured"
         energy = format_interval(found.energy)
         lines.append(f"  joules     {label} {energy.replace(' [', f' per {found.unit} [')}")
+        if workload is not None and workload.sample_name is not None:
+            of_sample = format_joules(found.energy.mean * workload.units_per_sample)
+            lines.append(f"             {label} {of_sample} per {workload.sample_name}")
     if found.limits:
         lines.append(f"  board      limited to {found.limits}")
     lines += [f"  flag       {flag}: {describe_flag(flag)}" for flag in found.flags]

@@ -9,6 +9,7 @@ from typing import Any
 from nas.cli.options.common import add_device, add_json, add_meter, add_plugins, add_quiet, seconds
 from nas.cli.options.limits import BUDGET_HELP, add_limits
 from nas.cli.options.storage import add_storage
+from nas.searching.recipe_names import recipe_names
 
 EVALUATORS = ("scratch", "supernet")
 # Times the recipe's trials: a sub-network costs a second or less instead of a training.
@@ -70,9 +71,32 @@ def driver_fields(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in names}
 
 
+class _Recipe(argparse.Action):
+    """A recipe's name; the help lists all, which takes time and is not done for other words."""
+
+    @property
+    def help(self) -> str | None:
+        """The text of ``nas search --help``."""
+        return f"recipe: {', '.join(recipe_names())}"
+
+    @help.setter
+    def help(self, text: str | None) -> None:
+        """Ignore what argparse sets."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Store the name."""
+        setattr(namespace, self.dest, values)
+
+
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add every option of ``nas search``."""
-    parser.add_argument("recipe", nargs="?", help="recipe, such as quickstart")
+    parser.add_argument("recipe", nargs="?", action=_Recipe)
     parser.add_argument("--task", help="task or YAML file, instead of the recipe's")
     add_plugins(parser)
     parser.add_argument(

@@ -79,7 +79,7 @@ def _known_words(name: str) -> tuple[str, ...]:
 
         return tuple(PRESETS)
     if name == "recipe":
-        from nas.searching.recipes import recipe_names
+        from nas.searching.recipe_names import recipe_names
 
         return tuple(recipe_names())
     if name in ("protocol", "regime"):

@@ -11,12 +11,13 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from nas.core.files import read_json
-from nas.exporting.formats.base import ExportFormat, Loaded
+from nas.exporting.formats.base import ExportFormat, Loaded, Refusal
 from nas.exporting.formats.network import compressed_network
 from nas.exporting.formats.standalone_source import write_source
 from nas.tasks.base.artifact_files import LABELS
 from nas.training.weights import read_description
-from search_spaces.architecture import Precision
+from search_spaces.architecture import Architecture, Precision
+from search_spaces.workload import Workload
 
 SOURCE, STORED = "model.py", "model.safetensors"
 # The module may import these and the standard library.
@@ -32,6 +33,14 @@ class PythonFormat(ExportFormat):
     files: ClassVar[tuple[str, ...]] = (f"python/{SOURCE}", f"python/{STORED}")
     precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16"})
     is_for_families = False
+
+    def refusal(
+        self, architecture: Architecture, workload: Workload, device: str
+    ) -> Refusal | None:
+        """Refuse transcription, whose patches and padding the source does not have."""
+        if workload.is_transcription:
+            return Refusal("networks of transcription, which read frames and mask padding")
+        return super().refusal(architecture, workload, device)
 
     def write(self, folder: Path) -> Mapping[str, Any]:
         """See ``ExportFormat.write``."""

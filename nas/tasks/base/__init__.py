@@ -83,6 +83,14 @@ class Task(ABC):
         """``nas.training.objective.Objective``; ``None`` means that of the workload's kind."""
         return None
 
+    def measured_inputs(self, batch_size: int) -> NDArray[Any]:
+        """Return a batch of real training inputs; constant ones would change the power."""
+        import numpy as np
+
+        inputs = self.split("train").inputs
+        # A training split smaller than the batch is repeated to fill it.
+        return np.resize(inputs, (batch_size, *inputs.shape[1:]))
+
     def about(self) -> Mapping[str, Any]:
         """Return plain data about the samples; ``nas.tasks.base.checks`` lists the keys.
 

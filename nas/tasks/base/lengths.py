@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # How lines about lengths begin.
-OF_LENGTHS = ("padding: ", "cut: ", "left over: ", "rate: ")
+OF_LENGTHS = ("padding: ", "cut: ", "left over: ", "rate: ", "steps: ")
 # Warn of more padding than this share, where a length of at most ``_SHORTER`` of it would do.
 _MUCH_PADDING, _SHORTER = 0.5, 0.75
 # A proposed length holds this share of samples whole.

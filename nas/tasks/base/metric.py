@@ -7,8 +7,9 @@ hypervolumes need no other form. A ``Metric`` converts it:
 scale       quality           shown
 =========== ================= =============================
 percent     itself            ``95.00%``
-hundred     a hundredth       ``31.20`` (BLEU, chrF)
+hundred     a hundredth       ``31.20`` (BLEU, ROUGE)
 bits        ``2**-b``         ``b``, such as bits per byte
+errors      1 minus the rate  ``12.00`` percent (WER)
 =========== ================= =============================
 """
 
@@ -22,7 +23,15 @@ from typing import Literal, get_args
 from nas.core.names import check_name
 from nas.core.units import parse_number
 
-Scale = Literal["percent", "hundred", "bits"]
+Scale = Literal["percent", "hundred", "bits", "errors"]
+
+# The largest score of each scale.
+_MOST: dict[Scale, float] = {
+    "percent": 1.0,
+    "hundred": 100.0,
+    "bits": math.inf,
+    "errors": 100.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +57,21 @@ class Metric:
     @property
     def falls(self) -> bool:
         """Whether less is better in the metric's own unit."""
-        return self.scale == "bits"
+        return self.scale in ("bits", "errors")
 
     def score(self, share: float) -> float:
         """A share in the metric's own unit; percent stay shares, as files keep them."""
         if self.scale == "bits":
             return -math.log2(share) if share > 0 else math.inf
+        if self.scale == "errors":
+            return 100 * (1 - share)
         return 100 * share if self.scale == "hundred" else share
 
     def score_error(self, share: float, share_error: float) -> float:
         """A standard error of ``share`` in the metric's own unit, by the delta method."""
         if self.scale == "bits":
             return share_error / (share * math.log(2)) if share > 0 else math.inf
-        return 100 * share_error if self.scale == "hundred" else share_error
+        return 100 * share_error if self.scale in ("hundred", "errors") else share_error
 
     def share(self, score: float) -> float:
         """The share of a score in the metric's own unit.
@@ -68,13 +79,13 @@ class Metric:
         Raises:
             ValueError: no share has that score.
         """
-        most = {"percent": 1.0, "hundred": 100.0, "bits": math.inf}[self.scale]
+        most = _MOST[self.scale]
         if not (math.isfinite(score) and 0 <= score <= most):
             span = "a number >= 0" if self.scale == "bits" else f"in [0, {most:g}]"
             raise ValueError(f"{self.name} must be {span}, got {score!r}")
         if self.scale == "bits":
             return float(2.0**-score)
-        return score / most
+        return 1 - score / most if self.scale == "errors" else score / most
 
     def parse(self, value: float | str, name: str | None = None) -> float:
         """The share of a score as people write it: ``84%``, ``0.84``, ``2.7 bits``, ``21 BLEU``.
@@ -97,6 +108,8 @@ class Metric:
                     break
             score = parse_number(text, 0.01 if is_percent else 1.0)
         try:
+            if is_percent and self.scale == "errors":
+                return self.share(100 * float(score))
             if is_percent and self.scale != "percent":
                 raise ValueError(f"{self.name} must be a number, not a percentage")
             return self.share(float(score))
@@ -114,6 +127,7 @@ class Metric:
             "percent": f"a share in [0, 1] or a percentage ({self.name} such as 0.84 or 84%)",
             "hundred": f"in [0, 100] ({self.name} such as 21)",
             "bits": f"a number >= 0 ({self.name} such as 2.7)",
+            "errors": f"in [0, 100] ({self.name} such as 12)",
         }[self.scale]
 
     def text(self, share: float, share_error: float | None = None, *, digits: int = 2) -> str:
@@ -143,6 +157,11 @@ METRICS: dict[str, Metric] = {
         BITS_PER_BYTE,
         Metric("bleu", "BLEU", "hundred"),
         Metric("chrf", "chrF", "hundred"),
+        Metric("rougeL", "ROUGE-L", "hundred"),
+        Metric("rouge1", "ROUGE-1", "hundred"),
+        Metric("rouge2", "ROUGE-2", "hundred"),
+        Metric("wer", "WER", "errors"),
+        Metric("cer", "CER", "errors"),
         Metric("f1", "F1"),
         Metric("exact_match", "exact match"),
         Metric("miou", "mean IoU"),

@@ -1,1 +1,1 @@
-"""Tasks on token sequences: language modelling, translation, question answering."""
+"""Tasks on token sequences: language modelling, translation, summarisation, question answering."""

@@ -1,4 +1,4 @@
-"""Base class of tasks that read a text and write another, such as translation.
+"""Base class of tasks that read a text and write another: translation, summarisation.
 
 Both texts share one tokenizer, built from the training split or given by the user. The first of
 ``metrics`` is the default; see ``docs/translation.md`` for the task file.
@@ -8,7 +8,8 @@ Shape legend: N pairs, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,13 +29,12 @@ from nas.tasks.base.sources import Sources
 from nas.tasks.base.splits import text_digest
 from nas.tasks.base.tables import TABLES
 from nas.tasks.base.task_file import check_whole_numbers
+from nas.tasks.sequences.pair_objective import PairObjective, TextScore
 from nas.tasks.sequences.parallel import SIDES, Pair, read_pairs
-from nas.tasks.sequences.translation_score import Translation
 from nas.tasks.text.token_task import TokenTask
 from nas.tasks.text.tokenize import TextEncoder, learn_tokenizer, least_vocabulary, read_tokenizer
-from search_spaces.workload import PADDING_TOKEN, Workload
+from search_spaces.workload import PADDING_TOKEN, Kind, Workload
 
-_MANY_CUT = 0.05
 _REFERENCES = "references"
 
 
@@ -87,13 +87,16 @@ class PairTask(TokenTask[Pair], RowTask[Pair]):
 
     noun = "pairs"
     options_type = PairOptions
-    not_cached = ("metric", "beam_size")
+    not_cached: ClassVar[Collection[str]] = ("metric", "beam_size")
     endings = TABLES
     has_parts = True
     keys = (*SIDES, "columns")
     column_keys = SIDES
     #: Keys of the metrics that the task file may choose.
     metrics: ClassVar[tuple[str, ...]]
+    workload_kind: ClassVar[Kind]
+    #: Warn where more than this share of the sources or targets is cut.
+    many_cut: ClassVar[float] = 0.05
     options: PairOptions
 
     def __init__(self, name: str, sources: Sources, options: PairOptions) -> None:
@@ -109,7 +112,7 @@ class PairTask(TokenTask[Pair], RowTask[Pair]):
         vocab_size = self.about()["vocab_size"]
         return Workload(
             self.name,
-            "translation",
+            self.workload_kind,
             (self.options.sequence_length,),
             # One more is the end.
             vocab_size + 1,
@@ -119,15 +122,19 @@ class PairTask(TokenTask[Pair], RowTask[Pair]):
             beam_size=self.options.beam_size,
         )
 
+    @abstractmethod
+    def score(self) -> TextScore:
+        """Return the score of what a network writes."""
+
     @cached_property
-    def objective(self) -> Translation:
+    def objective(self) -> PairObjective:
         """Cross-entropy of targets, and the score of what a network writes."""
         shift, tokenizer = self.about()["shift"], self.cache.text(TOKENIZER)
-        return Translation(
+        return PairObjective(
             CachedTexts(self.cache, _REFERENCES),
             self._target_encoder(tokenizer, shift).decode_rows,
             end=self.about()["vocab_size"],
-            metric=self.metric.key,
+            score=self.score(),
         )
 
     def _target_encoder(self, tokenizer: str, shift: int) -> TextEncoder:
@@ -164,7 +171,7 @@ class PairTask(TokenTask[Pair], RowTask[Pair]):
                         limit,
                         key=key,
                         what=f"training {side}s",
-                        many_cut=_MANY_CUT,
+                        many_cut=self.many_cut,
                     )
                     # A target's end takes a place of its own.
                     for lengths_N, limit, key, side in (

@@ -244,6 +244,21 @@ def learn_tokenizer(
     return TextEncoder(tokenizer, sequence_length, shift=0)
 
 
+def learn_characters(texts: Iterable[str], sequence_length: int, most: int) -> TextEncoder:
+    """Learn an encoder of single characters, the ``most`` frequent with padding and unknown."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    counts = Counter(char for text in texts for char in text)
+    frequent = sorted(counts, key=lambda char: (-counts[char], char))[: most - len(_RESERVED)]
+    vocabulary = _RESERVED | {char: i for i, char in enumerate(frequent, len(_RESERVED))}
+    unknown = next(name for name, token in _RESERVED.items() if token == UNKNOWN_TOKEN)
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.enable_truncation(max_length=sequence_length)
+    return TextEncoder(tokenizer, sequence_length, shift=0)
+
+
 def least_vocabulary(tokens: Tokens) -> int:
     """Smallest ``max_vocabulary`` of such tokens."""
     return len(_RESERVED) + (1 if tokens == "word" else N_BYTES)

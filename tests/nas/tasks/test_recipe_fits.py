@@ -10,7 +10,8 @@ from nas.cli.main import main
 from nas.searching.expected import Load, expected
 from nas.searching.expected_here import expected_line
 from nas.searching.fitting import check_fits, for_task
-from nas.searching.recipes import get_recipe, recipe_names, recipe_notes
+from nas.searching.recipe_names import recipe_names
+from nas.searching.recipes import get_recipe, recipe_notes
 from nas.searching.task_kinds import kind_of
 from nas.tasks.registry import get_task
 from search_spaces.compression import probing
@@ -89,8 +90,13 @@ def test_a_recipe_for_other_tasks_is_refused_before_any_work(
     assert not run.exists()
 
 
-def test_every_recipe_fits_some_kind():
+def test_every_recipe_fits_some_kind(capsys):
     assert {"images", "speech", "text", "quickstart"} <= set(recipe_names())
+    with pytest.raises(SystemExit):
+        main(["search", "--help"])
+    # A line may end after a hyphen.
+    shown = "".join(capsys.readouterr().out.split())
+    assert f"recipe:{','.join(recipe_names())}" in shown
     assert kind_of(get_task("digits")) == "images"
     assert get_recipe("quickstart", device="cpu").space.name == "digits-tiny"
     assert recipe_notes("quickstart", get_recipe("quickstart", device="cpu")) == []

@@ -17,7 +17,8 @@ from nas.tasks.base.artifact_files import artifact_files_of
 from nas.tasks.base.checks import check_data
 from nas.tasks.base.problems import DataError
 from nas.tasks.registry import get_task
-from nas.tasks.sequences.translation_score import METRICS, CorpusScore, Translation
+from nas.tasks.sequences.pair_objective import PairObjective
+from nas.tasks.sequences.translation_score import METRICS, CorpusScore
 from nas.training.config import TrainingConfig
 from nas.training.fit import Setting, fit
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
@@ -199,7 +200,7 @@ def test_a_standard_error_is_how_scores_of_such_samples_spread(name):
     n, rng = 60, np.random.default_rng(0)
     pairs = sentences(1500)
     right, given = [target for _, target in pairs], noisy(pairs)
-    objective = Translation(right, list, end=9, metric=name)
+    objective = PairObjective(right, list, end=9, score=CorpusScore(name))
     figures = CorpusScore(name).figures(given, right)
     scores, errors = [], []
     for _ in range(25):
@@ -213,7 +214,7 @@ def test_a_standard_error_is_how_scores_of_such_samples_spread(name):
 
 
 def test_padding_is_not_learnt_and_targets_are_shown_as_far_as_the_longest():
-    objective = Translation(["a"], list, end=4, metric="bleu")
+    objective = PairObjective(["a"], list, end=4, score=CorpusScore("bleu"))
     targets = torch.tensor([[2, 3, 4, 0, 0, 0], [1, 4, 0, 0, 0, 1]])
     seen = []
 

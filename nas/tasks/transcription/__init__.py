@@ -1,0 +1,1 @@
+"""Speech to text: encoders over spectra, trained by CTC."""
