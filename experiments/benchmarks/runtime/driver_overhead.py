@@ -3,14 +3,15 @@
 ``python -m experiments.benchmarks.runtime.driver_overhead --trials 200 --sampler random``
 
 *Ours* is the driver of ``nas search``: its session with gate and sampler, the study on disk, a
-trial folder each. *No surrogates* is the same driver with a gate whose surrogates are never
-fitted (not with ``ehvi``, which proposes by them): bare Tune has none either. *Bare* is ``tune.Tuner`` with ``OptunaSearch`` (at random with
-``--sampler random``, else TPE; two objectives) and Tune's defaults, in memory, and the same with
-``reuse_actors``, as ours has it. All propose genes of ``--space`` and evaluate the same formula
-(``scale/law.py``) on as many workers of one local Ray, which is up before the clock starts. Each
-variant runs in a process of its own and ends after ``--budget-s`` seconds, bare Tune after
-``--bare-budget-s``: one that had not ended has the rate of the trials that it completed, which are
-the first and fastest. *Idle* is the driver's CPU, as a share of a core, while its trials sleep.
+trial folder each. *No surrogates* is the same driver with a gate whose surrogates are never fitted
+(not with ``ehvi``, which proposes by them): bare Tune has none either. *Bare* is ``tune.Tuner``
+with ``OptunaSearch`` (at random with ``--sampler random``, else TPE; two objectives) and Tune's
+defaults, in memory, and the same with ``reuse_actors``, as ours has it. All propose genes of
+``--space`` and evaluate the same formula (``scale/law.py``) on as many workers of one local Ray,
+which is up before the clock starts. Each variant runs in a process of its own and ends after
+``--budget-s`` seconds, bare Tune after ``--bare-budget-s``: one that had not ended has the rate of
+the trials that it completed, which are the first and fastest. *Idle* is the driver's CPU, as a
+share of a core, while its trials sleep.
 """
 
 from __future__ import annotations
