@@ -71,7 +71,7 @@ def test_stopped_trials_count_and_keep_their_curve_and_reason(tmp_path):
     records = session.records()
     stopped = [r for r in records if r.state == "stopped"]
     snapshot = session.snapshot()
-    assert snapshot.stopped == len(stopped) >= 8
+    assert snapshot.stopped == len(stopped) >= 5
     assert snapshot.complete + snapshot.stopped + snapshot.failed == 25
     for record in stopped:
         assert record.epochs in HALVING.rungs(EPOCHS) and record.quality is None
