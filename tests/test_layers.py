@@ -25,7 +25,7 @@ LAYERS = (
     ),
     ("search_spaces.models", "search_spaces.pretrained.gguf"),
     ("search_spaces.compression", "search_spaces.pretrained", "nas.tasks"),
-    ("predictors.measurement", "search_spaces.pretrained.writing"),
+    ("predictors.measurement", "predictors.energy.learners", "search_spaces.pretrained.writing"),
     ("predictors", "predictors.energy", "nas.training"),
     ("predictors.campaign",),
     ("nas.records",),

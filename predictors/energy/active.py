@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from predictors.energy.design import choose_rows, design_features, posterior_variance
 from predictors.energy.features import counted, terms
+from predictors.energy.learners.process import farthest_first
 from predictors.energy.models import CostPredictor
-from predictors.energy.process import farthest_first
 from predictors.energy.regressor import LEAST_ROWS, Predictions, Standard
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.energy.process import farthest_first
+from predictors.energy.learners.process import farthest_first
 
 Array = NDArray[np.float64]
 

@@ -21,7 +21,7 @@ from scipy.stats import norm
 from nas.core.estimate import Estimate
 from predictors.energy.calibration import Conformal, calibrate
 from predictors.energy.costs import FLOOR_SD, FittedPrior, Terms
-from predictors.energy.ensemble import (
+from predictors.energy.learners.ensemble import (
     LEARNERS,
     LINE,
     NOTHING,
@@ -32,8 +32,8 @@ from predictors.energy.ensemble import (
     learner_names,
     parts,
 )
-from predictors.energy.mixture import mixture
-from predictors.energy.process import Process
+from predictors.energy.learners.mixture import mixture
+from predictors.energy.learners.process import Process
 from predictors.energy.splits import deal
 
 __all__ = [

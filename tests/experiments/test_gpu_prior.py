@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.benchmarks.prediction import fit_gpu_prior, gpu_prior, model_level
+from experiments import fit_gpu_prior
+from experiments.benchmarks.prediction import gpu_prior, model_level
 from experiments.benchmarks.prediction.gpu_prior import Device, run
 from experiments.benchmarks.prediction.model_level import model_table, unseen_families
 from experiments.benchmarks.prediction.predictor_tables import run_cell

@@ -7,14 +7,14 @@ from scipy.stats import norm
 from predictors.energy.calibration import Conformal, calibrate, effective_rows
 from predictors.energy.costs import equal_shares, fit_costs, scaled
 from predictors.energy.design import choose_rows, design_features
-from predictors.energy.line import Line
-from predictors.energy.mixture import mixture
-from predictors.energy.process import Process, farthest_first
+from predictors.energy.learners.line import Line
+from predictors.energy.learners.mixture import mixture
+from predictors.energy.learners.process import Process, farthest_first
+from predictors.energy.learners.relevance import RelevanceProcess
+from predictors.energy.learners.ridge import QuadraticRidge, Ridge
+from predictors.energy.learners.trees import Trees
 from predictors.energy.regressor import CostRegressor, Standard, Terms, TrainingRows
-from predictors.energy.relevance import RelevanceProcess
-from predictors.energy.ridge import QuadraticRidge, Ridge
 from predictors.energy.transfer import group_sums, rows_to_adapt, transfer_terms
-from predictors.energy.trees import Trees
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.standard_normal((300, 6))
@@ -101,8 +101,8 @@ def test_the_processs_deviation_grows_away_from_its_rows():
 def test_a_sparse_process_is_close_to_the_exact_one(monkeypatch):
     target = np.sin(ROWS[:, 0]) + 0.5 * ROWS[:, 1]
     exact = fitted(Process, target, n=300)
-    monkeypatch.setattr("predictors.energy.process.MOST_EXACT", 200)
-    monkeypatch.setattr("predictors.energy.process.MOST_INDUCING", 150)
+    monkeypatch.setattr("predictors.energy.learners.process.MOST_EXACT", 200)
+    monkeypatch.setattr("predictors.energy.learners.process.MOST_INDUCING", 150)
     sparse = fitted(Process, target, n=300)
     difference = exact.predict(ROWS) - sparse.predict(ROWS)
     assert np.std(difference) < 0.05 * np.std(target)

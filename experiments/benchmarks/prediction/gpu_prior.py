@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.benchmarks.prediction.fit_gpu_prior import read_shape_rows, shape_of
 from experiments.benchmarks.prediction.predictor_tables import (
     baseline_predictions,
     errors,
 )
 from experiments.benchmarks.tables.nvml_gpt import NvmlRows
 from experiments.benchmarks.tables.table import Table
+from experiments.fit_gpu_prior import read_shape_rows, shape_of
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table as Shown
 from predictors.energy.active import first_rows

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from experiments.benchmarks.prediction.fit_gpu_prior import read_shape_rows
 from experiments.benchmarks.prediction.predictor_tables import (
     Cell,
     mean_scores,
@@ -29,6 +28,7 @@ from experiments.benchmarks.prediction.predictor_tables import (
 from experiments.benchmarks.tables.nvml_gpt import NvmlRows
 from experiments.benchmarks.tables.plain import plain_table
 from experiments.benchmarks.tables.table import Table
+from experiments.fit_gpu_prior import read_shape_rows
 from experiments.results.sheet import Sheet, add_keep_option
 from predictors.energy.regressor import LEAST_ROWS
 from search_spaces.cost.counting import count_batch

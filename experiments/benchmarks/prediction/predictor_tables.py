@@ -141,7 +141,8 @@ def baseline_predictions(
 
 def errors(predicted: Array, truth: Array) -> tuple[float, float]:
     """Kendall's tau, and MAPE in percent."""
-    tau = float(kendalltau(predicted, truth).statistic)
+    # Equal predictions have no order and count as 0.
+    tau = 0.0 if np.ptp(predicted) == 0 else float(kendalltau(predicted, truth).statistic)
     return tau, 100 * float(np.mean(np.abs(predicted / truth - 1)))
 
 

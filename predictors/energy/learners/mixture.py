@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.energy.ensemble import LINE, NOTHING
+from predictors.energy.learners.ensemble import LINE, NOTHING
 
 Array = NDArray[np.float64]
 

@@ -1,6 +1,6 @@
 """Fit the shape of joules on GPUs that the package ships.
 
-``python -m experiments.benchmarks.prediction.fit_gpu_prior readings.csv.gz``
+``python -m experiments.fit_gpu_prior readings.csv.gz``
 
 Reads NVML readings of HW-GPT-Bench (``tables.nvml_gpt``), leaves out rows whose watts cannot be
 trusted and GPUs with fewer than a hundred others, and writes the shape, without any level.
@@ -61,7 +61,7 @@ def shape_of(rows: Mapping[str, ShapeRows], *, without: str | None = None) -> Sh
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the shape."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.prediction.fit_gpu_prior", description=__doc__
+        prog="python -m experiments.fit_gpu_prior", description=__doc__
     )
     parser.add_argument("readings", type=Path, help="readings.csv.gz of nvml_gpt")
     parser.add_argument("--to", type=Path, default=SHIPPED, help="JSON (default: the package's)")

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.linalg import cho_solve, cholesky, lapack
 from scipy.optimize import minimize
 
-from predictors.energy.process import MOST_EXACT, MOST_INDUCING, Array, farthest_first
+from predictors.energy.learners.process import MOST_EXACT, MOST_INDUCING, Array, farthest_first
 
 _JITTER = 1e-8
 # Of a target of unit variance; below it the kernel's matrix is singular.

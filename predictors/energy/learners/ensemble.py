@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from predictors.energy.line import Line
-from predictors.energy.process import Process
-from predictors.energy.relevance import RelevanceProcess
-from predictors.energy.ridge import QuadraticRidge, Ridge
-from predictors.energy.trees import Trees
+from predictors.energy.learners.line import Line
+from predictors.energy.learners.process import Process
+from predictors.energy.learners.relevance import RelevanceProcess
+from predictors.energy.learners.ridge import QuadraticRidge, Ridge
+from predictors.energy.learners.trees import Trees
 
 Array = NDArray[np.float64]
 

@@ -1,0 +1,1 @@
+"""Learners that the energy predictor mixes, and the weights of the mixture."""
