@@ -210,7 +210,9 @@ def _run_search(
             workload,
             goals=config.goals,
             seed=config.seed,
-            warm_start=warm_start.for_gate(seed=config.seed),
+            warm_start=replace(
+                warm_start.for_gate(seed=config.seed), device=config.measured_device
+            ),
             fit_share=FIT_SHARE,
         )
         sampler = make_sampler(config, surrogates, warm_start.prior_rows(config.space), pruning)

@@ -25,6 +25,7 @@ class WarmStartData:
 
     ``observations`` are joules measured under the search's conditions. ``source`` is a predictor
     fitted before; ``is_same`` if its device, meter, protocol and workload are the search's own.
+    ``device`` is the search's, whose type has a prior of its own.
     Prior trials inform predictions only. They are not on the search's front, so a candidate that
     only they dominate is not dropped for it.
     """
@@ -33,6 +34,7 @@ class WarmStartData:
     qualities: tuple[QualityLabel, ...] = ()
     source: CostPredictor | None = None
     is_same: bool = False
+    device: str = "cpu"
 
     @property
     def n_energy(self) -> int:
@@ -49,5 +51,5 @@ class WarmStartData:
         """The predictor of joules after the search has measured ``own``."""
         measured = [*self.observations, *own]
         if self.source is None:
-            return CostPredictor.fit(measured, seed=seed)
+            return CostPredictor.fit(measured, seed=seed, device=self.device)
         return updated(self.source, measured, is_same=self.is_same, seed=seed)
