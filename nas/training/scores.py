@@ -1,0 +1,146 @@
+"""Scores of a trained network by which it is cut, computed once a run and shared by its workers.
+
+They are computed on training data: Taylor scores of heads and channels, the order of layers, and
+moments of activations (``search_spaces.compression``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nas.core.files import Place, as_local, write_atomic
+from nas.core.names import first_line
+from nas.tasks.base import Split
+from nas.training.objective import Objective
+from search_spaces.compression.layer_order import layer_order
+from search_spaces.compression.moments import READ, LayerMoments, Moments, moments_of
+from search_spaces.compression.prune import Importance, Loss, taylor_importance
+from search_spaces.models.transformer import Transformer
+
+# Training samples that are scored, fewer where their passes would take minutes.
+_MOST_SAMPLES, _FEWEST_SAMPLES = 512, 32
+_MOST_MACS = 2e12
+# Moments of a block's inputs grow with the square of its width.
+_MOST_MOMENTS_BYTES = 1 << 29
+# Samples of a pass: gradients of every gate of all of them are held at once.
+_BATCH = 32
+_METHOD = "layers_by"
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Importance of layers, heads and channels; moments; how layers were compared."""
+
+    importance: Importance
+    moments: Moments
+    layers_by: str
+
+
+def score(
+    model: Transformer,
+    split: Split,
+    objective: Objective,
+    *,
+    device: str = "cpu",
+    has_rank: bool = True,
+) -> Scores:
+    """Score ``model`` on the first samples of the training split.
+
+    ``has_rank`` adds the moments that only factorisations need.
+    """
+    model = model.to(device).eval()
+    n_weights = sum(parameter.numel() for parameter in model.layers.parameters())
+    n_tokens = model.n_positions
+    n = int(min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, _MOST_MACS / (3 * n_weights * n_tokens))))
+    inputs = torch.from_numpy(split.inputs[:n]).to(device)
+    targets = torch.from_numpy(split.targets[:n]).to(device)
+    batches = list(zip(torch.split(inputs, _BATCH), torch.split(targets, _BATCH), strict=True))
+    loss: Loss = partial(objective.loss, label_smoothing=0.0)
+    importance = taylor_importance(model, batches, loss=loss)
+    order = layer_order(model, batches, loss)
+    names = [name for name in READ if has_rank or name in ("heads", "channels")]
+    moments = moments_of(model, [batch for batch, _ in batches], _fitting(model, names))
+    return Scores(
+        Importance(importance.heads, importance.channels, order.scores), moments, order.method
+    )
+
+
+def _fitting(model: Transformer, names: Sequence[str]) -> Collection[str]:
+    """Return those of ``names`` whose moments fit into a file; the smallest come first."""
+    sizes = {name: 0 for name in names}
+    for layer in model.stack:
+        read = {
+            "attention": model.d_model,
+            "heads": layer.attention.n_heads * layer.attention.d_head,
+            "ffn": model.d_model,
+            "channels": layer.ffn.down.in_features
+            if isinstance(layer.ffn.down, torch.nn.Linear)
+            else layer.ffn.down.reduce.in_features,
+        }
+        for name in names:
+            sizes[name] += 4 * (read[name] + 1) ** 2
+    left, fitting = _MOST_MOMENTS_BYTES, []
+    for name in sorted(names, key=lambda name: sizes[name]):
+        left -= sizes[name]
+        if left >= 0:
+            fitting.append(name)
+    return fitting
+
+
+def save_scores(scores: Scores, path: Place) -> None:
+    """Write ``scores`` atomically."""
+    importance = scores.importance
+    tensors: dict[str, Tensor] = {}
+    for index, (heads, channels) in enumerate(
+        zip(importance.heads, importance.channels, strict=True)
+    ):
+        tensors |= {f"{index}.heads": heads, f"{index}.channels": channels}
+    if importance.layers is not None:
+        tensors["layers"] = importance.layers
+    for index, moments in enumerate(scores.moments.layers):
+        for each in fields(moments):
+            value = getattr(moments, each.name)
+            if value is not None:
+                tensors[f"{index}.moments.{each.name}"] = value
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(
+        path, lambda temporary: save_file(tensors, str(temporary), {_METHOD: scores.layers_by})
+    )
+
+
+def load_scores(path: Place) -> Scores:
+    """Read scores that ``save_scores`` wrote.
+
+    Raises:
+        ValueError: the file is missing or corrupt.
+    """
+    try:
+        with as_local(path) as local, safe_open(str(local), framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            layers_by = (file.metadata() or {})[_METHOD]
+        depth = sum(name.endswith(".channels") and ".moments." not in name for name in tensors)
+        importance = Importance(
+            tuple(tensors[f"{index}.heads"] for index in range(depth)),
+            tuple(tensors[f"{index}.channels"] for index in range(depth)),
+            tensors.get("layers"),
+        )
+        moments = Moments(
+            tuple(
+                LayerMoments(**{name: tensors.get(f"{index}.moments.{name}") for name in READ})
+                for index in range(depth)
+            )
+        )
+    except Exception as error:
+        # safetensors raises an error type of its own.
+        where = path if isinstance(path, Path) else str(path)
+        raise ValueError(f"{where} must hold scores of a network: {first_line(error)}") from None
+    return Scores(importance, moments, layers_by)
