@@ -264,6 +264,7 @@ def _read_encoder(folder: Path, workload: Workload, shift: int) -> TextEncoder |
     if workload.is_translation and encoder.vocab_size + 1 == workload.vocab_size:
         # The user's own tokenizer has no padding token: 0 is added for it.
         encoder = replace(encoder, shift=1)
+    encoder = replace(encoder, padding_token=workload.padding_token)
     if encoder.vocab_size > (workload.vocab_size or 0):
         raise ValueError(
             f"tokens of {path} must be < {workload.vocab_size}, got {encoder.vocab_size - 1}"
