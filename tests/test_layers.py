@@ -27,6 +27,7 @@ LAYERS = (
     ("predictors.measurement", "search_spaces.pretrained.writing"),
     ("predictors", "predictors.energy", "nas.training"),
     ("predictors.campaign",),
+    ("nas.inheriting",),
     ("nas.records",),
     ("nas.evaluation", "nas.store"),
     ("nas.searching.gating", "nas.exporting.formats"),

@@ -18,9 +18,9 @@ from nas.evaluation.evaluator import Evaluator, TrainingEvaluator
 from nas.evaluation.executor import Backend, Executor, Measuring
 from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.teacher import check_artifact
-from nas.records.config import LARGEST, SearchConfig
+from nas.records.config import CHECKPOINT, LARGEST, SearchConfig
 from nas.records.device_names import MeterFound, find_meter
-from nas.records.supernet import choose_finalists
+from nas.records.supernet import best_of, choose_finalists
 from nas.searching import writing
 from nas.searching.controller.refine import Refinement
 from nas.searching.controller.sampler_by_name import make_sampler
@@ -173,7 +173,7 @@ def _run_search(
                 from nas.searching.installed import check_installed
 
                 check_installed(config.space, workload)
-            if config.teacher not in (None, LARGEST):
+            if config.teacher not in (None, LARGEST, CHECKPOINT):
                 check_artifact(Path(config.teacher), workload)
         backend = _backend(driver, config, listener)
         meter_name = config.meter if run is None else run.meter
@@ -288,7 +288,7 @@ def _search_and_refine(
     config, trials_folder = run.config, run.trials_place.resolve()
     stopper = None if config.halving is None else Stopper(config.halving, session, gate)
     is_complete = search(session, executor, trials_folder, stopper)
-    if is_complete and config.supernet is not None and session.is_searched():
+    if is_complete and config.has_finalists and session.is_searched():
         _add_finalists(run, session, gate)
         is_complete = search(session, executor, trials_folder)
     if is_complete and config.refine and session.is_over:
@@ -303,9 +303,8 @@ def _search_and_refine(
 
 
 def _add_finalists(run: Run, session: Session, gate: Gate) -> None:
-    """Choose the sub-networks to fine-tune."""
+    """Choose the candidates to train for longer."""
     config = run.config
-    assert config.supernet is not None
     complete = [
         record
         for record in session.searched()
@@ -315,7 +314,17 @@ def _add_finalists(run: Run, session: Session, gate: Gate) -> None:
     if complete:
         by_trial = gate.energies_j(complete)
         energies_j = [by_trial[record.number] for record in complete]
-        chosen = choose_finalists(complete, energies_j, config.supernet)
+        if config.supernet is not None:
+            chosen = choose_finalists(complete, energies_j, config.supernet)
+        elif config.checkpoint is not None:
+            # The checkpoint itself has been trained for all epochs.
+            own = [at for at, record in enumerate(complete) if not record.baseline]
+            best = best_of(
+                [complete[at] for at in own],
+                [energies_j[at] for at in own],
+                config.checkpoint.finalists,
+            )
+            chosen = [complete[own[at]].number for at in best]
     session.add_finalists(run.keep_finalists(chosen, len(complete)))
 
 

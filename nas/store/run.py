@@ -6,6 +6,7 @@
 ``records.jsonl``        the study, unless a storage URL was given (``nas.store.records_file``)
 ``inputs.npy``           the real inputs for measuring every candidate
 ``trials/N/``            weights and result of trial N, and those of its replicas
+``parent/``              the checkpoint that the search started from, and the task as it reads it
 ``teacher/``             the teacher of the candidates, where the search has one
 ``supernet/``            the shared weights of the candidates, where the search has them
 ``finalists.json``       the sub-networks to fine-tune

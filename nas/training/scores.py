@@ -30,8 +30,8 @@ _MOST_SAMPLES, _FEWEST_SAMPLES = 512, 32
 _MOST_MACS = 2e12
 # Moments of a block's inputs grow with the square of its width.
 _MOST_MOMENTS_BYTES = 1 << 29
-# Samples of a pass: gradients of every gate of all of them are held at once.
-_BATCH = 32
+# Samples of a pass, and their outputs: gradients of every gate of all of them are held at once.
+_BATCH, _MOST_OUTPUTS = 32, 1 << 24
 _METHOD = "layers_by"
 
 
@@ -62,7 +62,10 @@ def score(
     n = int(min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, _MOST_MACS / (3 * n_weights * n_tokens))))
     inputs = torch.from_numpy(split.inputs[:n]).to(device)
     targets = torch.from_numpy(split.targets[:n]).to(device)
-    batches = list(zip(torch.split(inputs, _BATCH), torch.split(targets, _BATCH), strict=True))
+    size = _BATCH
+    if model.predicts_tokens:
+        size = max(1, min(size, _MOST_OUTPUTS // (n_tokens * model.n_classes)))
+    batches = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
     loss: Loss = partial(objective.loss, label_smoothing=0.0)
     importance = taylor_importance(model, batches, loss=loss)
     order = layer_order(model, batches, loss)

@@ -151,24 +151,24 @@ def _loadable(
     if reasons:
         raise ValueError(f"loadable must be left out for this checkpoint and task: {reasons[0]}")
 
-    def refused(**sizes: int) -> bool:
-        layer = parent.layers[0]
-        heads = {key: value for key, value in sizes.items() if key != "d_ff"}
-        changed = replace(
-            layer,
-            attention=replace(layer.attention, **heads),
-            ffn=replace(layer.ffn, d_ff=sizes.get("d_ff", layer.ffn.d_ff)),
-        )
-        member = replace(parent, layers=(changed,) * parent.depth)
-        return bool(refusals(member))
+    first = parent.layers[0]
 
-    attention = parent.layers[0].attention
+    def refused(n_heads: int, n_kv_heads: int, d_ff: int) -> bool:
+        heads = replace(first.attention, n_heads=n_heads, n_kv_heads=n_kv_heads)
+        layer = replace(first, attention=heads, ffn=replace(first.ffn, d_ff=d_ff))
+        return bool(refusals(replace(parent, layers=(layer,) * parent.depth)))
+
+    attention, d_ff, width = first.attention, first.ffn.d_ff, parent.d_model
     group = attention.n_heads // attention.n_kv_heads
-    kv_heads = [n for n in domains["n_kv_heads"] if not refused(n_heads=group * n, n_kv_heads=n)]
-    width = parent.d_model
+    kv_heads = [n for n in domains["n_kv_heads"] if not refused(group * n, n, d_ff)]
+    ratios = [
+        ratio
+        for ratio in domains["ffn_ratio"]
+        if not refused(attention.n_heads, attention.n_kv_heads, round(ratio * width))
+    ]
     return {
         "n_kv_heads": kv_heads,
         "n_heads": [group * n for n in kv_heads],
-        "ffn_ratio": [r for r in domains["ffn_ratio"] if not refused(d_ff=round(r * width))],
+        "ffn_ratio": ratios,
         "resolution": [None],
     }
