@@ -247,14 +247,14 @@ def short(config: TrainingConfig, share: float) -> TrainingConfig:
 
 
 def fits_in(
-    teacher: Architecture, architecture: Architecture, scores_L: Tensor | None = None
+    teacher: Architecture, architecture: Architecture, keeps_LL: Tensor | None = None
 ) -> bool:
     """Return whether ``architecture`` can inherit its weights from ``teacher``.
 
-    ``scores_L`` are the scores by which the teacher's layers are chosen, if there are any.
+    ``keeps_LL`` has the teacher's layers that stay at each depth, as ``Importance.layers``.
     """
     try:
-        check_fits_in(teacher, architecture, scores_L)
+        check_fits_in(teacher, architecture, keeps_LL)
     except ValueError:
         return False
     return True

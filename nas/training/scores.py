@@ -19,6 +19,7 @@ from torch import Tensor
 from nas.core.files import Place, as_local, write_atomic
 from nas.core.names import first_line
 from nas.tasks.base import Split
+from nas.training.buckets import lengths
 from nas.training.objective import Objective
 from search_spaces.compression.layer_order import layer_order
 from search_spaces.compression.moments import READ, LayerMoments, Moments, moments_of
@@ -33,6 +34,8 @@ _MOST_MOMENTS_BYTES = 1 << 29
 # Samples of a pass, and their outputs: gradients of every gate of all of them are held at once.
 _BATCH, _MOST_OUTPUTS = 32, 1 << 24
 _METHOD = "layers_by"
+# Weight of the loss beside the share of mistakes.
+_OF_TIES = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +60,48 @@ def score(
     ``has_rank`` adds the moments that only factorisations need.
     """
     model = model.to(device).eval()
-    n_weights = sum(parameter.numel() for parameter in model.layers.parameters())
-    n_tokens = model.n_positions
-    n = int(min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, _MOST_MACS / (3 * n_weights * n_tokens))))
-    inputs = torch.from_numpy(split.inputs[:n]).to(device)
-    targets = torch.from_numpy(split.targets[:n]).to(device)
-    size = _BATCH
-    if model.predicts_tokens:
-        size = max(1, min(size, _MOST_OUTPUTS // (n_tokens * model.n_classes)))
-    batches = list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+    batches = batches_of(model, split, device)
     loss: Loss = partial(objective.loss, label_smoothing=0.0)
     importance = taylor_importance(model, batches, loss=loss)
-    order = layer_order(model, batches, loss)
+    order = layer_order(model, batches, partial(_mistakes, loss))
     names = [name for name in READ if has_rank or name in ("heads", "channels")]
     moments = moments_of(model, [batch for batch, _ in batches], _fitting(model, names))
     return Scores(
-        Importance(importance.heads, importance.channels, order.scores), moments, order.method
+        Importance(importance.heads, importance.channels, order.keeps), moments, order.method
     )
+
+
+def _mistakes(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return the share of wrong classes, ties decided by the loss; the loss of other outputs.
+
+    A network without some of its layers is too sure of its outputs, which the cross-entropy
+    judges more than what it gets wrong.
+    """
+    mean_loss = loss(outputs, targets)
+    if outputs.ndim != targets.ndim + 1 or targets.ndim != 1:
+        return mean_loss
+    return (outputs.argmax(dim=-1) != targets).float().mean() + _OF_TIES * mean_loss
+
+
+def batches_of(
+    model: Transformer, split: Split, device: str = "cpu"
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the samples that ``score`` reads, texts by length and without common padding."""
+    n_weights = sum(parameter.numel() for parameter in model.layers.parameters())
+    most = _MOST_MACS / (3 * n_weights * model.n_positions)
+    n = int(min(_MOST_SAMPLES, max(_FEWEST_SAMPLES, most)))
+    inputs, targets = (torch.from_numpy(a[:n]).to(device) for a in (split.inputs, split.targets))
+    size = _BATCH
+    if model.predicts_tokens:
+        size = max(1, min(size, _MOST_OUTPUTS // (model.n_positions * model.n_classes)))
+    if not (model.has_padding and model.is_pooled):
+        return list(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+    lengths_N = lengths(inputs, model.padding_token)
+    order_N = lengths_N.argsort(stable=True)
+    return [
+        (inputs[rows, : int(lengths_N[rows].max())], targets[rows])
+        for rows in torch.split(order_N, size)
+    ]
 
 
 def _fitting(model: Transformer, names: Sequence[str]) -> Collection[str]:

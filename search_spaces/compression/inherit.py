@@ -37,8 +37,8 @@ def inherit(
 ) -> Transformer:
     """Build a dense fp32 network of ``architecture`` with weights of ``teacher``.
 
-    * *Depth*: the layers of largest ``importance``, in the teacher's order. Where layers have no
-      scores, they are evenly spaced over the teacher's, the first and the last among them; a
+    * *Depth*: the layers that ``importance`` keeps at this depth. Where it says nothing of layers,
+      they are evenly spaced over the teacher's, the first and the last among them; a
       network of one layer takes the first.
     * *Heads and channels*: those of largest ``importance`` in their layer, in the teacher's
       order; groups of queries keep their key-value heads (``prune.choose_heads``). With
@@ -133,19 +133,19 @@ def _positions(
 
 
 def source_layers(
-    teacher_depth: int, depth: int, scores_L: Tensor | None = None
+    teacher_depth: int, depth: int, keeps_LL: Tensor | None = None
 ) -> tuple[int, ...]:
     """Return the teacher's layer that each layer of the student is initialised from.
 
-    These are the layers of largest ``scores_L``, without scores evenly spaced ones.
+    These are the layers of the row ``keeps_LL[depth - 1]``, without it evenly spaced ones.
 
     Raises:
         ValueError: the depth is larger than the teacher's.
     """
     if not 1 <= depth <= teacher_depth:
         raise ValueError(f"depth must be in 1..{teacher_depth} (the teacher's), got {depth}")
-    if scores_L is not None:
-        return tuple(int(index) for index in largest_indices(scores_L, depth))
+    if keeps_LL is not None:
+        return tuple(keeps_LL[depth - 1].nonzero().flatten().tolist())
     if depth == 1:
         return (0,)
     # Integers, halves up: Python rounds halves of floats to even.
@@ -156,11 +156,11 @@ def source_layers(
 
 
 def check_fits_in(
-    teacher: Architecture, architecture: Architecture, scores_L: Tensor | None = None
+    teacher: Architecture, architecture: Architecture, keeps_LL: Tensor | None = None
 ) -> None:
     """Raise ``ValueError`` naming the field unless ``inherit`` can make ``architecture``.
 
-    ``scores_L`` are the scores by which layers are chosen, if there are any.
+    ``keeps_LL`` has the layers that stay at each depth, as ``Importance.layers``.
     """
     for field in ("family", "d_model", "patch_size"):
         ours, theirs = getattr(architecture, field), getattr(teacher, field)
@@ -178,7 +178,7 @@ def check_fits_in(
             f"resolution must be at most {teacher.resolution} (the teacher's), got "
             f"{architecture.resolution}"
         )
-    sources = source_layers(teacher.depth, architecture.depth, scores_L)
+    sources = source_layers(teacher.depth, architecture.depth, keeps_LL)
     for index, source in enumerate(sources):
         before, after = teacher.layers[source], architecture.layers[index]
         where = f"layers[{index}].attention"
@@ -240,12 +240,15 @@ def _check_importance(importance: Importance, teacher: Architecture) -> None:
     for name, ours, theirs in zip(("heads", "channels"), lengths, required, strict=True):
         if ours != theirs:
             raise ValueError(f"importance.{name} must have lengths {theirs}, got {ours}")
-    layers = () if importance.layers is None else (importance.layers,)
-    if layers and len(layers[0]) != teacher.depth:
-        raise ValueError(
-            f"importance.layers must have length {teacher.depth}, got {len(layers[0])}"
-        )
-    for scores in (*importance.heads, *importance.channels, *layers):
+    keeps_LL = importance.layers
+    if keeps_LL is not None:
+        shape, n_kept = (teacher.depth, teacher.depth), torch.arange(1, teacher.depth + 1)
+        if tuple(keeps_LL.shape) != shape or not torch.equal(keeps_LL.bool().sum(1).cpu(), n_kept):
+            raise ValueError(
+                f"importance.layers must have shape {shape}, each row with as many layers as its "
+                f"depth, got {tuple(keeps_LL.shape)}"
+            )
+    for scores in (*importance.heads, *importance.channels):
         if not bool(torch.isfinite(scores).all()):
             raise ValueError("importance must be finite, got NaN or infinity")
 

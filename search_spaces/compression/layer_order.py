@@ -1,4 +1,4 @@
-"""Scores of whole layers: the order in which a network loses them at the least cost.
+"""Which layers of a network stay at each depth, at the least loss.
 
 Shape legend: L layers, N samples, T tokens, D d_model.
 """
@@ -18,30 +18,32 @@ from search_spaces.models.transformer import Transformer
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 # How layers were compared; see ``layer_order``.
-Method = Literal["greedy loss", "loss", "block influence"]
+Method = Literal["loss of sets", "loss of layers", "block influence"]
 
-# Layer passes over a sample that scoring may take, in multiplications: a minute or two of a core.
+# Multiplications that the choice may take: a minute or two of a core.
 _MOST_MACS = 4e12
+# Sets of one depth from which smaller ones are made.
+_WIDEST_BEAM = 8
 
 
 @dataclass(frozen=True, slots=True)
 class LayerOrder:
-    """Scores ``(L,)``, larger for layers to keep longer, and how they were found."""
+    """Layers to keep, ``keeps[depth - 1, layer]`` of shape ``(L, L)``, and how they were found."""
 
-    scores: Tensor
+    keeps: Tensor
     method: Method
 
 
 def layer_order(
     model: Transformer, batches: Batches, loss: Loss, *, most_macs: float = _MOST_MACS
 ) -> LayerOrder:
-    """Score the layers of ``model`` on ``batches`` of training data.
+    """Choose the layers of ``model`` to keep at each depth, on ``batches`` of training data.
 
-    * *greedy loss*: the layer without which the loss is least goes first, then the one without
-      which it is least beside that, and so on; a score is the place in this order.
-    * *loss*: the loss without each layer alone, where greedy takes more than ``most_macs``.
-    * *block influence*: ``1 - cos(input, output)``, from one pass, where that does too (Men et al.
-      2024, arXiv 2403.03853).
+    * *loss of sets*: of the best sets of one depth every layer is left out in turn, and the best
+      of those sets go on (a beam search, as wide as ``most_macs`` allows).
+    * *loss of layers*: the layers without which alone the loss is largest, where that is less.
+    * *block influence*: those of the largest ``1 - cos(input, output)``, from one pass (Men et al.
+      2024, arXiv 2403.03853), where ``most_macs`` allows no more.
 
     ``model`` is unchanged.
 
@@ -52,17 +54,27 @@ def layer_order(
         raise ValueError("batches must hold one or more batches of training data, got none")
     depth = len(model.layers)
     pass_macs = _macs_of_a_layer(model, batches)
-    n_greedy = sum(n * (n + 1) for n in range(1, depth))
-    if pass_macs * n_greedy <= most_macs:
-        return LayerOrder(_greedy(model, batches, loss), "greedy loss")
+    n_passes = sum(n * (n + 1) for n in range(1, depth))
+    beam = int(min(_WIDEST_BEAM, most_macs / (pass_macs * max(1, n_passes))))
+    if beam >= 1:
+        return LayerOrder(_searched(model, batches, loss, beam), "loss of sets")
     if pass_macs * depth * (depth - 1) <= most_macs:
         layers = list(model.layers)
         losses = [
             _loss_of(model, layers[:index] + layers[index + 1 :], batches, loss)
             for index in range(depth)
         ]
-        return LayerOrder(torch.tensor(losses), "loss")
-    return LayerOrder(_influence(model, batches), "block influence")
+        return LayerOrder(_kept_by(torch.tensor(losses)), "loss of layers")
+    return LayerOrder(_kept_by(_influence(model, batches)), "block influence")
+
+
+def _kept_by(scores_L: Tensor) -> Tensor:
+    """Keep the layers of the largest scores at each depth."""
+    keeps_LL = torch.zeros(len(scores_L), len(scores_L), dtype=torch.bool)
+    order = scores_L.argsort(descending=True, stable=True)
+    for index in range(len(scores_L)):
+        keeps_LL[index, order[: index + 1]] = True
+    return keeps_LL
 
 
 def _macs_of_a_layer(model: Transformer, batches: Batches) -> float:
@@ -72,19 +84,17 @@ def _macs_of_a_layer(model: Transformer, batches: Batches) -> float:
     return float(n_tokens * n_weights)
 
 
-def _greedy(model: Transformer, batches: Batches, loss: Loss) -> Tensor:
-    layers, left = list(model.layers), list(range(len(model.layers)))
-    scores_L = torch.zeros(len(left))
-    for place in range(len(left) - 1):
-        losses = {
-            index: _loss_of(model, [layers[i] for i in left if i != index], batches, loss)
-            for index in left
-        }
-        first = min(left, key=lambda index: losses[index])
-        scores_L[first] = place
-        left.remove(first)
-    scores_L[left[0]] = len(layers) - 1
-    return scores_L
+def _searched(model: Transformer, batches: Batches, loss: Loss, beam: int) -> Tensor:
+    layers, depth = list(model.layers), len(model.layers)
+    keeps_LL = torch.zeros(depth, depth, dtype=torch.bool)
+    keeps_LL[-1] = True
+    best = [tuple(range(depth))]
+    for left in range(depth - 1, 0, -1):
+        sets = {kept[:at] + kept[at + 1 :] for kept in best for at in range(left + 1)}
+        losses = {kept: _loss_of(model, [layers[i] for i in kept], batches, loss) for kept in sets}
+        best = sorted(sets, key=lambda kept: (losses[kept], kept))[:beam]
+        keeps_LL[left - 1, list(best[0])] = True
+    return keeps_LL
 
 
 @torch.no_grad()

@@ -30,8 +30,8 @@ class Importance:
     """Scores of query heads and feed-forward channels of every layer; larger matters more.
 
     ``heads[layer]`` has shape ``(n_heads,)``, ``channels[layer]`` shape ``(d_ff,)``. Scores are
-    compared within a layer only. ``layers``, ``(n_layers,)``, compares whole layers; ``None``
-    where they are not scored.
+    compared within a layer only. ``layers[depth - 1, layer]``, ``(n_layers, n_layers)``, is true
+    for the layers that stay at each depth; ``None`` where they are not scored.
     """
 
     heads: tuple[Tensor, ...]

@@ -36,19 +36,31 @@ def batches(network):
 
 
 @pytest.mark.parametrize(
-    ("most_macs", "method"), [(1e12, "greedy loss"), (2e7, "loss"), (0, "block influence")]
+    ("most_macs", "method"),
+    [(1e12, "loss of sets"), (2e7, "loss of layers"), (0, "block influence")],
 )
 def test_layers_that_add_nothing_go_first(network, batches, most_macs, method):
     before = [layer.ffn.up.weight.clone() for layer in network.layers]
     order = layer_order(network, batches, F.mse_loss, most_macs=most_macs)
     assert order.method == method
-    first = order.scores.argsort().tolist()
-    assert first[:2] == [1, 2]
+    kept = [row.nonzero().flatten().tolist() for row in order.keeps]
+    assert kept[1:] == [[0, 3], [0, 2, 3], [0, 1, 2, 3]]
     assert len(network.layers) == 4
     for layer, weight in zip(network.layers, before, strict=True):
         assert torch.equal(layer.ffn.up.weight, weight)
-    if method == "greedy loss":
-        assert sorted(order.scores.tolist()) == [0, 1, 2, 3]
+
+
+def test_a_set_may_lack_a_layer_that_a_larger_one_has(network, batches):
+    """The best pair is none of the best triple's, which a greedy order cannot give."""
+    losses = {(0, 1, 2): 0.1, (1, 2, 3): 0.2, (1, 3): 0.3, (3,): 0.1}
+    numbers = {id(layer): index for index, layer in enumerate(network.layers)}
+
+    def loss(outputs, targets):
+        kept = tuple(numbers[id(layer)] for layer in network.layers)
+        return torch.tensor(losses.get(kept, 1.0))
+
+    keeps = layer_order(network, batches, loss).keeps
+    assert [row.nonzero().flatten().tolist() for row in keeps[:3]] == [[3], [1, 3], [0, 1, 2]]
 
 
 def test_data_are_needed(network):

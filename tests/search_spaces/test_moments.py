@@ -45,7 +45,9 @@ def loss(parent, inputs, cut_to, **how):
 
 
 def test_where_nothing_is_cut_outputs_are_the_same_to_the_bit(parent, inputs, moments):
-    importance = replace(magnitude_importance(parent), layers=torch.tensor([3.0, 1.0, 2.0]))
+    importance = replace(
+        magnitude_importance(parent), layers=torch.ones(3, 3, dtype=torch.bool).tril()
+    )
     student = inherit(
         parent, architecture(), architecture(), TEXT, importance=importance, moments=moments
     )
@@ -127,15 +129,24 @@ def test_padding_is_no_activation(parent):
         assert torch.allclose(one.channels, other.channels, atol=1e-4)
 
 
-def test_layers_of_the_largest_scores_stay_in_order(parent, inputs):
-    scores = torch.tensor([5.0, 1.0, 4.0])
-    assert source_layers(3, 2, scores) == (0, 2) and source_layers(3, 1, scores) == (0,)
+def test_layers_that_are_kept_at_a_depth_stay_in_order(parent):
+    keeps = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=torch.bool)
+    assert source_layers(3, 2, keeps) == (1, 2) and source_layers(3, 1, keeps) == (2,)
     whole = magnitude_importance(parent)
-    importance = Importance(whole.heads, whole.channels, torch.tensor([0.0, 1.0, 2.0]))
+    importance = Importance(whole.heads, whole.channels, keeps)
     student = inherit(parent, architecture(), architecture(depth=2), TEXT, importance=importance)
     for own, of in ((0, 1), (1, 2)):
         ours, theirs = student.layers[own].ffn.up.weight, parent.layers[of].ffn.up.weight
         assert torch.equal(ours, theirs)
+    for wrong in (keeps[:2], keeps.flip(0), torch.ones(3)):
+        with pytest.raises(ValueError, match="importance.layers must have shape"):
+            inherit(
+                parent,
+                architecture(),
+                architecture(depth=2),
+                TEXT,
+                importance=replace(importance, layers=wrong),
+            )
 
 
 def test_fewer_tokens_have_the_first_positions_and_smaller_images_interpolated_ones(parent):

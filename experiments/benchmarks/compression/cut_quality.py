@@ -35,7 +35,7 @@ from nas.training.config import TrainingConfig
 from nas.training.evaluate import evaluate
 from nas.training.loop import train
 from nas.training.objective import Objective, objective_of
-from nas.training.scores import score
+from nas.training.scores import batches_of, score
 from search_spaces.architecture import Architecture
 from search_spaces.compression.apply import run_eagerly
 from search_spaces.compression.inherit import inherit
@@ -49,8 +49,6 @@ from search_spaces.workload import Workload
 SHARES = (0.1, 0.3, 0.5)
 RANKS = (0.5, 0.25)
 OURS = "ours"
-# Samples that scores are of, as in a search, and samples of a pass.
-_SCORED, _BATCH = 512, 32
 _DIGITS = TrainingConfig(epochs=30, batch_size=64, learning_rate=5e-3, weight_decay=0.3)
 
 
@@ -69,10 +67,7 @@ class Parent:
 
     @property
     def batches(self) -> list[tuple[Tensor, Tensor]]:
-        split = self.task.split("train")
-        parts = (torch.from_numpy(a[:_SCORED]) for a in (split.inputs, split.targets))
-        inputs, targets = (torch.split(part, _BATCH) for part in parts)
-        return list(zip(inputs, targets, strict=True))
+        return batches_of(self.network, self.task.split("train"))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return self.objective.loss(outputs, targets, 0.0)
@@ -212,12 +207,12 @@ def rows_of(parent: Parent, say: Callable[[str], None]) -> list[dict[str, Any]]:
             quality = parent.cut(smaller, replace(scores, layers=None), adapted)
             add("heads and channels", way, f"{lost:.0%}", quality)
         say(f"heads and channels less {lost:.0%}")
-    influence = layer_order(network, parent.batches, parent.loss, most_macs=0).scores
+    influence = layer_order(network, parent.batches, parent.loss, most_macs=0).keeps
     for depth in dict.fromkeys(max(1, round((1 - lost) * of.depth)) for lost in SHARES):
         if depth == of.depth:
             continue
         shallower = replace(of, layers=of.layers[:depth])
-        first = torch.arange(of.depth, 0, -1).float()
+        first = torch.ones(of.depth, of.depth, dtype=torch.bool).tril()
         for way, layers in (
             (OURS, importance.layers),
             ("block influence", influence),
@@ -295,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     note = (
         f"{parent.architecture.describe()} on {parent.task.name}; validation quality in percent "
         "without any training after the cut; ours: Taylor scores, and what reads the cut adapted "
-        "to it (least squares); layers by greedy loss; ranks by activations"
+        "to it (least squares); layers by the mistakes of sets; ranks by activations"
     )
     if not any(row["way"].startswith("Torch") for row in rows):
         note += "; Torch-Pruning is not installed"

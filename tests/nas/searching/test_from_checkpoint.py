@@ -78,7 +78,7 @@ def test_the_checkpoint_is_trial_0_the_teacher_and_the_parent_of_all(run, tmp_pa
     assert len(finalists) == 2 and not any(r.baseline for r in finalists)
     assert {r.finalist_of for r in finalists} == set(run.finalists())
     scores = load_scores(run.teacher_folder / "scores.safetensors")
-    assert scores.layers_by == "greedy loss"
+    assert scores.layers_by == "loss of sets"
     # Nothing of the training of the teacher is left.
     assert not (run.teacher_folder / "loop.safetensors").exists()
 

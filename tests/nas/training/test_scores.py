@@ -43,8 +43,8 @@ def tensors_of(scores):
 
 
 def test_scores_are_of_every_layer_and_survive_the_file(scores, tmp_path):
-    assert scores.layers_by == "greedy loss"
-    assert sorted(scores.importance.layers.tolist()) == [0, 1, 2]
+    assert scores.layers_by == "loss of sets"
+    assert scores.importance.layers.sum(dim=1).tolist() == [1, 2, 3]
     assert [len(c) for c in scores.importance.channels] == [32] * 3
     assert scores.moments.layers[0].channels.shape == (33, 33)
     save_scores(scores, tmp_path / "scores.safetensors")
