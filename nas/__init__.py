@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nas.measuring.measure import CheckpointEnergy
     from nas.records.config import SearchConfig
     from nas.searching.controller.session import Listener
-    from nas.searching.from_checkpoint import CutOptions
+    from nas.searching.from_checkpoint import SearchOptions
     from nas.store.driver import DriverOptions
     from nas.store.run import Run
     from search_spaces.plugins import Plugin
@@ -67,20 +67,19 @@ def search(
     *,
     checkpoint: str | Path | None = None,
     task: str | Path | None = None,
-    cuts: CutOptions | None = None,
     resume: bool = False,
     files: Iterable[str | Path] = (),
     listener: Listener | None = None,
-    **options: Unpack[DriverOptions],
+    **options: Unpack[SearchOptions],
 ) -> Run:
     """Run the search of ``config``, or from ``checkpoint``, and store it in the folder ``to``.
 
-    ``options`` are those of ``nas.store.driver.Driver``: ``workers`` trials run at a time, 2 by
-    default, on a Ray of the search's own or on the cluster at ``address``; with 0 they run in
-    this process, without Ray. A trial that takes longer than ``trial_timeout_s`` fails, and the
-    search goes on. With ``log`` (``"tensorboard"``) trials are logged in the run's folder of that
-    name, too. A trial takes ``gpus_per_trial`` of a GPU, by default such that every GPU of the
-    cluster is used.
+    ``options`` are ``cuts`` and those of ``nas.store.driver.Driver``: ``workers`` trials run at a
+    time, 2 by default, on a Ray of the search's own or on the cluster at ``address``; with 0 they
+    run in this process, without Ray. A trial that takes longer than ``trial_timeout_s`` fails, and
+    the search goes on. With ``log`` (``"tensorboard"``) trials are logged in the run's folder of
+    that name, too. A trial takes ``gpus_per_trial`` of a GPU, by default such that every GPU of
+    the cluster is used.
     ``files`` are those of yours that must not change while the run lasts, beside those that
     ``config`` names. With ``resume``, ``to`` is a run that must have been searching just so.
 
@@ -92,6 +91,7 @@ def search(
     from nas.searching.study import run_search
     from nas.store.driver import Driver
 
+    cuts = options.pop("cuts", None)
     driver, paths = Driver().changed(**options), [Path(file) for file in files]
     if checkpoint is not None:
         from nas.searching.from_checkpoint import search_from

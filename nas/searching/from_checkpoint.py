@@ -17,6 +17,7 @@ from nas.records.config import CHECKPOINT, CheckpointConfig, SearchConfig
 from nas.searching.controller.available import Rows, real_space
 from nas.searching.expected import Load, epochs_of, expected
 from nas.searching.recipes import default_device, fitted
+from nas.store.driver import Driver, DriverOptions
 from nas.store.new_run import check_new
 from nas.store.run_folders import new_run_folder
 from nas.tasks.registry import get_task
@@ -28,7 +29,6 @@ from search_spaces.space.cuts import cuts_of, with_genes, with_plain_parent
 
 if TYPE_CHECKING:
     from nas.searching.controller.session import Listener
-    from nas.store.driver import Driver
     from nas.store.run import Run
     from nas.tasks.base import Task
 
@@ -57,6 +57,12 @@ class CutOptions(TypedDict, total=False):
     is_fine_tuned: bool
     finalists: int
     fields: Mapping[str, Any]
+
+
+class SearchOptions(DriverOptions, total=False):
+    """Options of ``nas.search``: the driver's, and ``cuts`` of a search from a checkpoint."""
+
+    cuts: CutOptions
 
 
 @dataclass(frozen=True, slots=True)
