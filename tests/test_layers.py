@@ -101,6 +101,7 @@ DOORS = {
     "pymoo": ("experiments/benchmarks/sampling/peers/pymoo_peer.py",),
     "syne_tune": ("experiments/benchmarks/sampling/peers/syne_peers.py",),
     "rich": ("nas/cli/output/progress.py",),
+    "torch_pruning": ("experiments/benchmarks/compression/cut_quality.py",),
     "onnx": ("nas/exporting/formats/onnx.py",),
     "onnxruntime": ("nas/exporting/formats/onnx.py",),
     "datasets": ("nas/tasks/hf.py",),

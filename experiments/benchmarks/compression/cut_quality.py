@@ -147,7 +147,7 @@ def torch_pruning(parent: Parent) -> dict[str, Importance]:
     graph = tp.DependencyGraph().build_dependency(network, example_inputs=inputs[:2])
     network.zero_grad()
     for batch, labels in parent.batches:
-        parent.loss(network(batch), labels).backward()
+        parent.loss(network(batch), labels).backward()  # type: ignore[no-untyped-call]
     found = {}
     for name, criterion in (
         ("magnitude", tp.importance.GroupMagnitudeImportance(p=2)),
@@ -175,8 +175,10 @@ def _group_scores(tp: Any, graph: Any, criterion: Any, module: Any) -> Tensor:
     return scores.detach().cpu()
 
 
-def rows_of(parent: Parent, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Qualities of every cut by every way."""
+def qualities_of(
+    parent: Parent, say: Callable[[str], None]
+) -> tuple[float, dict[str, dict[str, dict[str, float]]]]:
+    """The parent's quality, and by kind of cut, way and size those of the cuts in percent."""
     network, of = parent.network, parent.architecture
     whole = parent.quality(network)
     split = parent.task.split("train")
@@ -194,18 +196,16 @@ def rows_of(parent: Parent, say: Callable[[str], None]) -> list[dict[str, Any]]:
         "even": (even(of), None),
         **{name: (scores, None) for name, scores in torch_pruning(parent).items()},
     }
-    rows: list[dict[str, Any]] = []
+    tables: dict[str, dict[str, dict[str, float]]] = {}
 
     def add(cut: str, way: str, lost: str, quality: float) -> None:
-        rows.append(
-            {"cut": cut, "way": way, "lost": lost, "quality": 100 * quality, "whole": 100 * whole}
-        )
+        tables.setdefault(cut, {}).setdefault(way, {})[lost] = 100 * quality
 
     for lost in SHARES:
         smaller = narrower(of, lost)
         for way, (scores, adapted) in ways.items():
             quality = parent.cut(smaller, replace(scores, layers=None), adapted)
-            add("heads and channels", way, f"{lost:.0%}", quality)
+            add("heads and channels", way, f"{lost:.0%} less", quality)
         say(f"heads and channels less {lost:.0%}")
     influence = layer_order(network, parent.batches, parent.loss, most_macs=0).keeps
     for depth in dict.fromkeys(max(1, round((1 - lost) * of.depth)) for lost in SHARES):
@@ -220,14 +220,14 @@ def rows_of(parent: Parent, say: Callable[[str], None]) -> list[dict[str, Any]]:
             ("first", first),
         ):
             quality = parent.cut(shallower, replace(importance, layers=layers))
-            add("layers", way, f"{of.depth - depth} of {of.depth}", quality)
+            add("layers", way, f"{of.depth - depth} of {of.depth} less", quality)
     say("layers")
     for share in RANKS:
         low = ranked(of, share)
         for way, adapted in ((OURS, moments), ("SVD of weights", None)):
             quality = parent.cut(low, taylor, adapted)
-            add("rank", way, f"to {share:g} of the width", quality)
-    return rows
+            add("ranks", way, f"{share:g} of the width", quality)
+    return whole, tables
 
 
 def digits_parent() -> Parent:
@@ -263,6 +263,11 @@ def checkpoint_parent(source: Path, task: str, work: Path, epochs: int | None) -
     return Parent(network.model, network.architecture, get_task(parent.task), network.workload)
 
 
+def _key(size: str) -> str:
+    """A column's key from its head."""
+    return "at_" + "".join(c if c.isalnum() else "_" for c in size)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.benchmarks.compression.cut_quality",
@@ -286,22 +291,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.checkpoint is None
         else checkpoint_parent(*given, arguments.epochs)
     )
-    rows = rows_of(parent, say)
+    whole, tables = qualities_of(parent, say)
+    has_torch_pruning = any(way.startswith("Torch") for way in tables["heads and channels"])
     note = (
-        f"{parent.architecture.describe()} on {parent.task.name}; validation quality in percent "
-        "without any training after the cut; ours: Taylor scores, and what reads the cut adapted "
-        "to it (least squares); layers by the mistakes of sets; ranks by activations"
+        f"validation quality in percent without any training after the cut; the parent, "
+        f"{parent.architecture.describe()} on {parent.task.name}, has {whole:.2%}"
+        f"{'' if has_torch_pruning else '; Torch-Pruning is not installed'}"
     )
-    if not any(row["way"].startswith("Torch") for row in rows):
-        note += "; Torch-Pruning is not installed"
-    columns = {
-        "cut": "{cut}",
-        "lost": "{lost}",
-        "chosen by": "{way}",
-        "quality %": "{quality:.2f}",
-        "parent %": "{whole:.2f}",
-    }
-    sheet.show(Table.of("cuts", columns, rows, note))
+    shown = []
+    for cut, by_way in tables.items():
+        sizes = list(next(iter(by_way.values())))
+        columns = {"chosen by": "{way}", **{size: f"{{{_key(size)}:.2f}}" for size in sizes}}
+        rows = [
+            {"way": way, **{_key(size): quality for size, quality in qualities.items()}}
+            for way, qualities in by_way.items()
+        ]
+        shown.append(Table.of(cut.replace(" ", "-"), columns, rows, note))
+    sheet.show(*shown)
     return 0
 
 
