@@ -26,6 +26,8 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 # Values of ``teacher``: the search trains the space's largest architecture itself, or adapts its
 # checkpoint to the task.
 LARGEST, CHECKPOINT = "largest", "checkpoint"
+# Default number of finalists of a search from a checkpoint.
+FINALISTS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class CheckpointConfig:
 
     source: str
     is_fine_tuned: bool = True
-    finalists: int = 4
+    finalists: int = FINALISTS
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, str) or not self.source:

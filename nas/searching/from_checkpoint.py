@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from nas.core.plain_yaml import read_yaml
 from nas.inheriting.adapt import check_untuned
 from nas.inheriting.parent import Imported, imported, load_parent, parent_architecture, parent_on
-from nas.records.config import CHECKPOINT, CheckpointConfig, SearchConfig
+from nas.records.config import CHECKPOINT, FINALISTS, CheckpointConfig, SearchConfig
 from nas.searching.controller.available import Rows, real_space
 from nas.searching.expected import Load, epochs_of, expected
 from nas.searching.recipes import default_device, fitted
@@ -200,8 +200,11 @@ def search_from(
     if "hours" in options and "trials" in options:
         raise ValueError("hours and trials both set the number of trials: leave one out")
     space = options.get("space")
-    own = {name: options[name] for name in ("is_fine_tuned", "finalists") if name in options}  # type: ignore[literal-required]
-    settings = CheckpointConfig(source_of(checkpoint), **own)
+    settings = CheckpointConfig(
+        source_of(checkpoint),
+        is_fine_tuned=options.get("is_fine_tuned", True),
+        finalists=options.get("finalists", FINALISTS),
+    )
     with ExitStack() as stack:
         if to is None:
             folder = stack.enter_context(new_run_folder(Path(task).stem, "to"))

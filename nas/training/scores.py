@@ -24,6 +24,7 @@ from nas.training.objective import Objective
 from search_spaces.compression.layer_order import layer_order
 from search_spaces.compression.moments import READ, LayerMoments, Moments, moments_of
 from search_spaces.compression.prune import Importance, Loss, taylor_importance
+from search_spaces.models.projection import Weights
 from search_spaces.models.transformer import Transformer
 
 # Training samples that are scored, fewer where their passes would take minutes.
@@ -112,9 +113,7 @@ def _fitting(model: Transformer, names: Sequence[str]) -> Collection[str]:
             "attention": model.d_model,
             "heads": layer.attention.n_heads * layer.attention.d_head,
             "ffn": model.d_model,
-            "channels": layer.ffn.down.in_features
-            if isinstance(layer.ffn.down, torch.nn.Linear)
-            else layer.ffn.down.reduce.in_features,
+            "channels": Weights.of(layer.ffn.down).factors[-1].shape[1],
         }
         for name in names:
             sizes[name] += 4 * (read[name] + 1) ** 2
