@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nas.records.config import SearchConfig
     from nas.searching.calibration.calibration import CalibrationState
     from nas.searching.controller.session import Listener
+    from nas.searching.from_checkpoint import SearchOptions
     from nas.store.driver import DriverOptions
     from nas.store.run import Run
     from search_spaces.plugins import Plugin
@@ -83,37 +84,51 @@ def calibrate(
 
 
 def search(
-    config: SearchConfig,
-    to: str | Path,
+    config: SearchConfig | None = None,
+    to: str | Path | None = None,
     *,
+    checkpoint: str | Path | None = None,
+    task: str | Path | None = None,
     resume: bool = False,
     files: Iterable[str | Path] = (),
     listener: Listener | None = None,
-    **options: Unpack[DriverOptions],
+    **options: Unpack[SearchOptions],
 ) -> Run:
-    """Run the search of ``config`` and store it in the folder ``to``.
+    """Run the search of ``config``, or from ``checkpoint``, and store it in the folder ``to``.
 
-    ``options`` are those of ``nas.store.driver.Driver``: ``workers`` trials run at a time, 2 by
-    default, on a Ray of the search's own or on the cluster at ``address``; with 0 they run in
-    this process, without Ray. A trial that takes longer than ``trial_timeout_s`` fails, and the
-    search goes on. With ``log`` (``"tensorboard"``) trials are logged in the run's folder of that
-    name, too. A trial takes ``gpus_per_trial`` of a GPU, by default such that every GPU of the
-    cluster is used.
+    ``options`` are ``cuts`` and those of ``nas.store.driver.Driver``: ``workers`` trials run at a
+    time, 2 by default, on a Ray of the search's own or on the cluster at ``address``; with 0 they
+    run in this process, without Ray. A trial that takes longer than ``trial_timeout_s`` fails, and
+    the search goes on. With ``log`` (``"tensorboard"``) trials are logged in the run's folder of
+    that name, too. A trial takes ``gpus_per_trial`` of a GPU, by default such that every GPU of
+    the cluster is used.
     ``files`` are those of yours that must not change while the run lasts, beside those that
     ``config`` names. With ``resume``, ``to`` is a run that must have been searching just so.
-    See ``nas.searching.study.run_search`` for the errors raised.
+
+    In place of a configuration, ``checkpoint`` (a folder, a GGUF file, or a hub name) and the path
+    ``task`` of a task file search the checkpoint's cuts, as ``nas search --from`` does; ``cuts``
+    are its options (``nas.searching.from_checkpoint.CutOptions``). ``to`` is then by default the
+    next folder ``runs/TASK-N``. See ``nas.searching.study.run_search`` for the errors raised.
     """
     from nas.searching.study import run_search
     from nas.store.driver import Driver
 
-    return run_search(
-        config,
-        Path(to),
-        Driver().changed(**options),
-        resume=resume,
-        files=[Path(file) for file in files],
-        listener=listener,
-    )
+    cuts = options.pop("cuts", None)
+    driver, paths = Driver().changed(**options), [Path(file) for file in files]
+    if checkpoint is not None:
+        from nas.searching.from_checkpoint import search_from
+
+        if config is not None or task is None or resume:
+            raise ValueError(
+                "checkpoint must be given with task, without config and resume (nas.resume "
+                "continues its run)"
+            )
+        return search_from(
+            checkpoint, task, to, cuts or {}, driver=driver, files=paths, listener=listener
+        )
+    if config is None or to is None or task is not None or cuts is not None:
+        raise ValueError("config and to must be given, or checkpoint and task")
+    return run_search(config, Path(to), driver, resume=resume, files=paths, listener=listener)
 
 
 def resume(

@@ -9,6 +9,9 @@ FORMATS = ("--json", "--csv", "--markdown")
 FROZEN = {
     "search": {
         "recipe",
+        "--from",
+        "--no-fine-tune",
+        "--hours",
         "--task",
         "--space",
         "--loadable",

@@ -81,26 +81,35 @@ def saving_text(summary: SearchSummary) -> str:
 
 
 def render_fidelity(summary: SearchSummary) -> str:
-    """Render how well the supernet's qualities rank, with advice if they rank poorly."""
-    from nas.evaluation.fidelity import LEAST_TAU
+    """Render how well finalists ranked before their last training, with advice if poorly."""
+    from nas.evaluation.fidelity import LEAST_TAU, LEAST_TAU_OF_RECOVERIES
 
     fidelity = summary.fidelity
-    if fidelity is None:
-        return (
-            f"rank fidelity: not known from {summary.finalists} finalists; inherited qualities "
-            f"may rank badly, and nas search --evaluator scratch does not depend on them"
+    if summary.is_from_checkpoint:
+        qualities, least = "qualities after short and long training", LEAST_TAU_OF_RECOVERIES
+        unknown = (
+            "short trainings may rank candidates badly, and more --finalists or --epochs show it "
+            "or help"
         )
+        advice = "short trainings do not rank these candidates well; raise --epochs"
+    else:
+        qualities, least = "inherited and final qualities", LEAST_TAU
+        unknown = (
+            "inherited qualities may rank badly, and nas search --evaluator scratch does not "
+            "depend on them"
+        )
+        advice = (
+            "inherited qualities do not rank this space well; search it with --evaluator scratch, "
+            "or train the supernet for longer"
+        )
+    if fidelity is None:
+        return f"rank fidelity: not known from {summary.finalists} finalists; {unknown}"
     tau = fidelity.tau
     text = (
         f"rank fidelity: Kendall tau {tau.mean:.2f} (95% interval {tau.low:.2f} to "
-        f"{tau.high:.2f}) between inherited and final qualities of {fidelity.n} finalists"
+        f"{tau.high:.2f}) between {qualities} of {fidelity.n} finalists"
     )
-    if fidelity.is_poor:
-        text += (
-            f"\nbelow {LEAST_TAU}: inherited qualities do not rank this space well; search it "
-            f"with --evaluator scratch, or train the supernet for longer"
-        )
-    return text
+    return f"{text}\nbelow {least}: {advice}" if tau.mean < least else text
 
 
 def reference_text(objectives: Sequence[str], reference: Sequence[float], metric: Metric) -> str:

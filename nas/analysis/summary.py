@@ -16,7 +16,7 @@ from nas.pareto.hypervolume import (
     volume_values,
 )
 from nas.pareto.lifetime import JOULES_PER_KWH
-from nas.records.config import LARGEST
+from nas.records.config import CHECKPOINT, LARGEST
 from nas.records.goals import Goals
 from nas.records.spent import spent_in
 from nas.records.trial import Trial, judged
@@ -76,7 +76,9 @@ class SearchSummary:
     ``calibration_energy_j`` are the joules of measuring untrained architectures and references.
     ``teacher_energy_j`` and ``supernet_energy_j`` are the joules of their training, ``None``
     without one. With a supernet, ``complete`` and other counts include ``finalists``, which were
-    fine-tuned and measured, and ``fidelity`` is the rank correlation of inherited qualities.
+    fine-tuned and measured, and ``fidelity`` is the rank correlation of inherited qualities. In a
+    search ``is_from_checkpoint`` finalists are trained for longer, and it is that of the qualities
+    before and after.
     ``idle_energy_j`` is the rest of the device's joules, ``None`` if it was not measured
     (estimates, remote clusters). ``saving`` is relative to ``baseline_trial``, and ``None`` if no
     trial is as accurate with fewer joules. Joules of a trial are per ``unit``.
@@ -103,6 +105,7 @@ class SearchSummary:
     supernet_energy_j: float | None
     finalists: int
     fidelity: Fidelity | None
+    is_from_checkpoint: bool
     idle_energy_j: float | None
     carbon_g: float
     carbon_g_per_kwh: float
@@ -151,9 +154,10 @@ def summarise(
     trained = [r for r in ended if r.finalist_of is None]
     finished = len(trained) >= run.config.trials or run.stop_reason is not None
     supernet_j = None
-    if run.config.supernet is not None:
+    if run.config.has_finalists:
         chosen, tuned = run.finalists(), {r.finalist_of for r in ended}
         finished = finished and chosen is not None and tuned.issuperset(chosen)
+    if run.config.supernet is not None:
         supernet = run.supernet()
         supernet_j = spent_before(run.supernet_folder) if supernet is None else supernet.energy_j
     readings = [r.reading for r in records if r.reading is not None]
@@ -162,7 +166,7 @@ def summarise(
     # Trials that share a device each count a share of its joules; the sum may slightly exceed it.
     teacher = run.teacher()
     teacher_j = None if teacher is None else teacher.energy_j
-    if teacher is None and run.config.teacher == LARGEST:
+    if teacher is None and run.config.teacher in (LARGEST, CHECKPOINT):
         # The teacher's training was interrupted, or continues.
         spent = spent_in(run.teacher_folder)
         teacher_j = None if spent is None else spent.train_energy_j
@@ -196,6 +200,7 @@ def summarise(
         supernet_energy_j=supernet_j,
         finalists=sum(r.state == "complete" and r.finalist_of is not None for r in records),
         fidelity=fidelity_of(records),
+        is_from_checkpoint=run.config.checkpoint is not None,
         idle_energy_j=idle_j,
         carbon_g=spent_j / JOULES_PER_KWH * intensity,
         carbon_g_per_kwh=intensity,

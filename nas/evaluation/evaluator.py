@@ -89,7 +89,7 @@ class TrainingEvaluator:
         # Imported here to keep the driver process light: it only serialises this object.
         import torch
 
-        from nas.evaluation.teacher import load_teacher
+        from nas.evaluation.teacher import load_teacher, needs_features
         from nas.tasks.registry import get_task
         from nas.training.checkpoint import CheckpointManager
         from nas.training.evaluate import evaluate
@@ -104,6 +104,8 @@ class TrainingEvaluator:
         from search_spaces.models.device import use_device
 
         config, architecture = self.config, candidate.architecture
+        if config.checkpoint is not None and candidate.finalist_of is not None:
+            config = config.for_finalists()
         use_device(config.device)
         if config.device == "cpu":
             # One thread per trial: small models gain nothing from more, trials run in parallel.
@@ -126,7 +128,12 @@ class TrainingEvaluator:
             teacher = None
             if self.teacher is not None:
                 with lock.shared():
-                    teacher = load_teacher(self.teacher, config.task, config.device)
+                    teacher = load_teacher(
+                        self.teacher,
+                        config.task,
+                        config.device,
+                        has_features=needs_features(config.training),
+                    )
             guard = partial(checked_step, lock)
             fitted = fit(
                 architecture,

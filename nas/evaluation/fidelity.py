@@ -1,4 +1,4 @@
-"""Rank correlation of inherited and stand-alone qualities: Kendall's tau with its interval."""
+"""Rank correlation of qualities before and after training: Kendall's tau with its interval."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from scipy.stats import kendalltau
 from nas.core.estimate import Estimate
 from nas.records.trial import Trial
 
-# Below this, reports advise against a search with a supernet.
-LEAST_TAU = 0.5
+# Below these, reports advise against a search with a supernet, and against short trainings.
+LEAST_TAU, LEAST_TAU_OF_RECOVERIES = 0.5, 0.6
 # Fewer pairs give no useful interval.
 LEAST_PAIRS = 5
 _RESAMPLES = 500
@@ -38,11 +38,6 @@ class Fidelity:
         low, high = np.quantile([t for t in taus if t is not None], [0.025, 0.975])
         interval = Estimate(tau, min(tau, float(low)), max(tau, float(high)), "bootstrap")
         return cls(interval, len(pairs))
-
-    @property
-    def is_poor(self) -> bool:
-        """Whether tau is too low: candidates should be trained from scratch instead."""
-        return self.tau.mean < LEAST_TAU
 
 
 def fidelity_of(records: Sequence[Trial]) -> Fidelity | None:

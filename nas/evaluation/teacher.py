@@ -3,14 +3,17 @@
 Files in ``teacher/``:
 
 * ``architecture.json``, ``workload.json``, ``model.safetensors``: the network, as in artifacts;
+* ``scores.safetensors``: the scores by which candidates are cut from it (``nas.training.scores``),
+  where they start from its weights;
 * ``outputs.safetensors``: its outputs for every training sample, if they fit into a file;
 * ``teacher.json``: its size, quality and cost, written after the weights and again after the
   outputs, so that a resumed search repeats neither;
-* ``progress.json``: the epoch of its training.
+* ``progress.json``, ``loop.safetensors``: the epoch and the state of its training.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,17 +21,21 @@ from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
 from nas.core.files import Place, read_json, write_json
-from nas.records.config import LARGEST, EvaluationConfig
+from nas.records.config import CHECKPOINT, LARGEST, EvaluationConfig
 from nas.records.spent import Spending
 from nas.records.trained_once import TEACHER_FILE, TeacherRecord, read_record, write_record
 from search_spaces.space.sampling import largest
 
 if TYPE_CHECKING:
+    from nas.inheriting.adapt import Adapted
+    from nas.tasks.base import Task
+    from nas.training.config import TrainingConfig
     from nas.training.fit import TrainedTeacher
     from nas.training.weights import Network
     from search_spaces.workload import Workload
 
-_OUTPUTS, _PROGRESS = "outputs.safetensors", "progress.json"
+_OUTPUTS, _PROGRESS, _SCORES = "outputs.safetensors", "progress.json", "scores.safetensors"
+_LOOP = "loop.safetensors"
 
 
 class TeacherError(RuntimeError):
@@ -95,14 +102,22 @@ def prepare_teacher(
         write_record(folder, record)
     if record.outputs_energy_j is None:
         with EnergySpan(config.device) as span, lock.shared():
+            keep_scores(config, folder)
             tabulated = keep_outputs(config, folder)
         record = replace(record, outputs_energy_j=span.energy_j, tabulated=tabulated)
         write_record(folder, record)
     return record
 
 
+def needs_features(training: TrainingConfig) -> bool:
+    """Whether students of ``training`` learn from hidden states, not from outputs alone."""
+    return training.distill is not None and training.distill.feature_weight > 0
+
+
 @lru_cache(maxsize=1)
-def load_teacher(folder: Place, task: str, device: str) -> TrainedTeacher:
+def load_teacher(
+    folder: Place, task: str, device: str, has_features: bool = True
+) -> TrainedTeacher:
     """Load the teacher that ``prepare_teacher`` wrote, once per worker process.
 
     Raises:
@@ -111,6 +126,7 @@ def load_teacher(folder: Place, task: str, device: str) -> TrainedTeacher:
     from nas.tasks.registry import get_task
     from nas.training.distill import LiveTeacher, Teacher, TeacherTable
     from nas.training.fit import TrainedTeacher
+    from nas.training.scores import load_scores
     from nas.training.weights import load_network
 
     record = read_record(folder)
@@ -122,13 +138,21 @@ def load_teacher(folder: Place, task: str, device: str) -> TrainedTeacher:
         outputs = TeacherTable.load(folder / _OUTPUTS).to(device)
     else:
         train = get_task(task).split("train")
-        outputs = LiveTeacher(network.model, train, device=device)
-    return TrainedTeacher(network.model.to(device), network.architecture, outputs)
+        outputs = LiveTeacher(network.model, train, device=device, has_features=has_features)
+    scores = folder / _SCORES
+    return TrainedTeacher(
+        network.model.to(device),
+        network.architecture,
+        outputs,
+        load_scores(scores) if scores.is_file() else None,
+        is_parent=record.source == CHECKPOINT,
+    )
 
 
 def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecord:
     """Train the space's largest architecture, or load the artifact, and write the network."""
     from nas.tasks.registry import get_task
+    from nas.training.checkpoint import CheckpointManager
     from nas.training.distill import teacher_recipe
     from nas.training.evaluate import evaluate
     from nas.training.loop import LoopOptions, train
@@ -142,15 +166,25 @@ def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecor
     workload = task.workload(config.batch_size)
     objective = objective_of(task, workload)
     assert config.teacher is not None
-    is_trained_here = config.teacher == LARGEST
+    recipe: TrainingConfig | None = None
     with EnergySpan(config.device) as span, Spending(folder, config.device) as spending:
-        if is_trained_here:
+        if config.teacher == LARGEST:
             architecture = largest(config.space)
             model = build(architecture, workload, generator_seed=config.seed).to(config.device)
             # The search's learning rate suits the geometric mean of its widths.
             widths = config.space.values("d_model")
             ratio = architecture.d_model / geometric_mean(widths)
             recipe = teacher_recipe(config.training, ratio)
+        elif config.teacher == CHECKPOINT:
+            with lock.shared():
+                parent = _parent_on(config, task, workload)
+            architecture, model = parent.architecture, parent.network.to(config.device)
+            if _is_tuned(config, workload, parent.new):
+                recipe = replace(config.training, distill=None)
+        else:
+            network = check_artifact(Path(config.teacher), workload)
+            architecture, model = network.architecture, network.model.to(config.device).eval()
+        if recipe is not None:
             train(
                 model,
                 task.split("train"),
@@ -160,14 +194,10 @@ def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecor
                 options=LoopOptions(
                     config.device,
                     lock.shared,
-                    on_epoch=lambda epoch, _: write_json(
-                        folder / _PROGRESS, {"epoch": epoch, "epochs": recipe.epochs}
-                    ),
+                    CheckpointManager(folder / _LOOP, {recipe.epochs}),
+                    on_epoch=_progress_writer(folder, recipe.epochs),
                 ),
             )
-        else:
-            network = check_artifact(Path(config.teacher), workload)
-            architecture, model = network.architecture, network.model.to(config.device).eval()
         with lock.shared():
             validation = evaluate(
                 model,
@@ -179,13 +209,59 @@ def _trained(config: EvaluationConfig, folder: Place, lock: Any) -> TeacherRecor
     write_json(folder / ARCHITECTURE, architecture.to_dict())
     write_json(folder / WORKLOAD, workload.to_dict())
     save_weights(model, folder / WEIGHTS)
+    (folder / _LOOP).unlink(missing_ok=True)
     return TeacherRecord(
         source=config.teacher,
         architecture=architecture,
         params=count(architecture, workload).params,
         quality=validation.value,
-        train_energy_j=spending.total(span.energy_j).train_energy_j if is_trained_here else None,
+        train_energy_j=None if recipe is None else spending.total(span.energy_j).train_energy_j,
     )
+
+
+def _progress_writer(folder: Place, epochs: int) -> Callable[[int, float], None]:
+    return lambda epoch, _: write_json(folder / _PROGRESS, {"epoch": epoch, "epochs": epochs})
+
+
+def _parent_on(config: EvaluationConfig, task: Task, workload: Workload) -> Adapted:
+    """Build the network of the run's checkpoint on its task."""
+    from nas.inheriting.parent import parent_on
+
+    assert config.space.parent is not None
+    folder = Path(config.task).parent
+    return parent_on(task, workload, folder, config.space.parent, config.seed)
+
+
+def _is_tuned(config: EvaluationConfig, workload: Workload, new: Sequence[str]) -> bool:
+    """Whether the checkpoint is trained on the task: fresh parameters must be, texts should be."""
+    assert config.checkpoint is not None
+    return bool(new) or (workload.is_causal and config.checkpoint.is_fine_tuned)
+
+
+def keep_scores(config: EvaluationConfig, folder: Place) -> None:
+    """Write the scores by which candidates are cut from the teacher, where they are."""
+    from nas.tasks.registry import get_task
+    from nas.training.objective import objective_of
+    from nas.training.scores import save_scores, score
+    from nas.training.weights import load_network
+
+    if config.training.recovery.inherit_share is None or (folder / _SCORES).is_file():
+        return
+    task, network = get_task(config.task), load_network(folder)
+    space = config.space
+    has_rank = any(
+        value is not None
+        for block in ("attention", "ffn")
+        for value in space.values(f"{block}_rank")
+    )
+    scores = score(
+        network.model,
+        task.split("train"),
+        objective_of(task, network.workload),
+        device=config.device,
+        has_rank=has_rank,
+    )
+    save_scores(scores, folder / _SCORES)
 
 
 def keep_outputs(config: EvaluationConfig, folder: Place) -> bool:

@@ -356,6 +356,7 @@ def _read_encoder(folder: Path, workload: Workload, shift: int) -> TextEncoder |
     if workload.is_sequence_to_sequence and encoder.vocab_size + 1 == workload.vocab_size:
         # The user's own tokenizer has no padding token: 0 is added for it.
         encoder = replace(encoder, shift=1)
+    encoder = replace(encoder, padding_token=workload.padding_token)
     most = workload.n_classes if workload.is_transcription else workload.vocab_size or 0
     if encoder.vocab_size > most:
         raise ValueError(f"tokens of {path} must be < {most}, got {encoder.vocab_size - 1}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from nas.core.files import place_at
@@ -23,8 +23,33 @@ from search_spaces.space.encoding import encode
 SamplerName = Literal["ehvi", "tpe", "nsga2", "random"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 
-# Value of ``teacher``: the search trains the space's largest architecture itself.
-LARGEST = "largest"
+# Values of ``teacher``: the search trains the space's largest architecture itself, or adapts its
+# checkpoint to the task.
+LARGEST, CHECKPOINT = "largest", "checkpoint"
+# Default number of finalists of a search from a checkpoint.
+FINALISTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointConfig:
+    """The checkpoint that a search starts from.
+
+    ``source`` is the folder or name on the hub that it was read from, once. Without
+    ``is_fine_tuned`` it is used as it is, which requires a head for the task. Up to ``finalists``
+    members of the front are trained again from their first weights for all epochs.
+
+    Raises:
+        ValueError: a field is out of range; the message names field, value and what is allowed.
+    """
+
+    source: str
+    is_fine_tuned: bool = True
+    finalists: int = FINALISTS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str) or not self.source:
+            raise ValueError(f"checkpoint source must be a folder or a name, got {self.source!r}")
+        require_int("checkpoint finalists", self.finalists, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +89,9 @@ class SearchConfig:
     * ``teacher``: the network that candidates learn from if ``training.distill`` is set.
       ``"largest"`` is the space's largest architecture, which the search trains first; else the
       folder of an exported artifact.
+    * ``checkpoint``: the pretrained checkpoint that the search starts from
+      (``nas.searching.from_checkpoint``). It is the teacher ``"checkpoint"`` and the space's
+      parent, and the task file is the one in the run directory; ``None`` without one.
     * ``warm_start``: folders of earlier runs of the task, whose trials serve as prior trials (see
       ``nas.searching.gating.warm_start``).
     * ``predictor``: a file of ``nas predictor fit``, from which the gate predicts joules as of
@@ -118,6 +146,7 @@ class SearchConfig:
     plugins: tuple[Plugin, ...] = ()
     measure_on: tuple[MeasuredDevice, ...] = ()
     files_at: str | None = None
+    checkpoint: CheckpointConfig | None = None
 
     def __post_init__(self) -> None:
         require_positive_int("trials", self.trials)
@@ -155,6 +184,7 @@ class SearchConfig:
             )
         if self.supernet is not None:
             _check_goes_with_supernet(self)
+        _check_checkpoint(self)
         if not all(isinstance(plugin, Plugin) for plugin in self.plugins):
             raise ValueError(f"plugins must be results of nas.plugin, got {self.plugins!r}")
         if self.space.family != TRANSFORMER and (self.teacher or self.supernet):
@@ -191,6 +221,12 @@ class SearchConfig:
                 f"trials must be >= the number of baselines, {len(self.baselines)}, "
                 f"got {self.trials}"
             )
+
+    @property
+    def has_finalists(self) -> bool:
+        """Whether the best candidates are trained again for longer when the search has ended."""
+        has_longer = self.checkpoint is not None and self.checkpoint.finalists > 0
+        return self.supernet is not None or has_longer
 
     @property
     def measured_device(self) -> str:
@@ -234,6 +270,7 @@ class SearchConfig:
             teacher=self.teacher,
             halving=self.halving,
             supernet=self.supernet,
+            checkpoint=self.checkpoint,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -272,6 +309,36 @@ class EvaluationConfig:
     teacher: str | None = None
     halving: HalvingConfig | None = None
     supernet: SupernetConfig | None = None
+    checkpoint: CheckpointConfig | None = None
+
+    def for_finalists(self) -> EvaluationConfig:
+        """Return the section by which finalists train: for all epochs."""
+        recovery = replace(self.training.recovery, inherit_share=1.0)
+        return replace(self, training=replace(self.training, recovery=recovery))
+
+
+def _check_checkpoint(config: SearchConfig) -> None:
+    """Raise ``ValueError`` unless checkpoint, teacher and space belong together."""
+    has_parent = config.space.parent is not None
+    if config.checkpoint is None:
+        if has_parent or config.teacher == CHECKPOINT:
+            raise ValueError(
+                "checkpoint must be set in a search with a parent: start it by nas search --from"
+            )
+        return
+    if config.teacher != CHECKPOINT or not has_parent:
+        raise ValueError(
+            f"teacher must be {CHECKPOINT!r} and the space have a parent with a checkpoint, got "
+            f"{config.teacher!r}"
+        )
+    for name in ("supernet", "halving"):
+        if getattr(config, name) is not None:
+            raise ValueError(
+                f"{name} must be left out with a checkpoint, whose candidates start from its "
+                f"weights and train for a short time"
+            )
+    if config.training.recovery.inherit_share is None:
+        raise ValueError("inherit_share must be set with a checkpoint, got None")
 
 
 def _check_goes_with_supernet(config: SearchConfig) -> None:

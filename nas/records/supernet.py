@@ -83,20 +83,36 @@ def choose_finalists(
     fronts; the last front may contribute only some members, evenly spread along it. Controls are
     evenly spread over the qualities of the rest.
     """
-    points = np.array([[r.objectives[0], e] for r, e in zip(records, energies_j, strict=True)])
     chosen = [index for index, record in enumerate(records) if record.baseline]
-    left = np.array([i for i in range(len(records)) if i not in chosen], dtype=np.int64)
-    n_best = 0
-    while n_best < config.finalists and len(left):
-        on_front = non_dominated_mask(points[left], (True, False))
-        layer = left[on_front]
-        layer = _spread(layer[np.argsort(points[layer, 1])], config.finalists - n_best)
-        chosen += layer.tolist()
-        n_best += len(layer)
-        left = left[~np.isin(left, layer)] if len(layer) < on_front.sum() else left[~on_front]
-    by_quality = left[np.argsort(points[left, 0], kind="stable")] if len(left) else left
+    others = [index for index in range(len(records)) if index not in chosen]
+    best = best_of(
+        [records[index] for index in others],
+        [energies_j[index] for index in others],
+        config.finalists,
+    )
+    chosen += [others[index] for index in best]
+    left = np.array([i for i in others if i not in chosen], dtype=np.int64)
+    qualities = np.array([records[index].objectives[0] for index in left])
+    by_quality = left[np.argsort(qualities, kind="stable")] if len(left) else left
     chosen += _spread(by_quality, config.controls).tolist()
     return [records[index].number for index in chosen]
+
+
+def best_of(records: Sequence[Trial], energies_j: Sequence[float], most: int) -> list[int]:
+    """Return the positions of at most ``most`` of ``records``, from successive fronts.
+
+    The last front may contribute only some members, evenly spread along it.
+    """
+    points = np.array([[r.objectives[0], e] for r, e in zip(records, energies_j, strict=True)])
+    left = np.arange(len(records), dtype=np.int64)
+    chosen: list[int] = []
+    while len(chosen) < most and len(left):
+        on_front = non_dominated_mask(points[left], (True, False))
+        layer = left[on_front]
+        layer = _spread(layer[np.argsort(points[layer, 1])], most - len(chosen))
+        chosen += layer.tolist()
+        left = left[~np.isin(left, layer)] if len(layer) < on_front.sum() else left[~on_front]
+    return chosen
 
 
 def _spread(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:

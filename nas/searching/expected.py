@@ -94,9 +94,21 @@ def expected(config: SearchConfig, load: Load) -> Expected:
     """Return the modelled training times of ``config``."""
     members = [smallest(config.space), largest(config.space), *_members(config.space)]
     training = config.training
-    n_steps = training.epochs * math.ceil(load.n_samples / training.batch_size)
-    times_s = n_steps * load.step_s(members, training.batch_size)
+    n_steps = epochs_of(config) * math.ceil(load.n_samples / training.batch_size)
+    steps_s = load.step_s(members, training.batch_size)
+    parent = config.space.parent
+    if parent is not None and load.workload.predicts_tokens:
+        # The teacher runs at each step: its outputs do not fit into a file.
+        steps_s = steps_s + load.step_s([parent], training.batch_size)[0] / _PASSES
+    times_s = n_steps * steps_s
     return Expected(float(times_s[0]), float(times_s[2:].mean()), float(times_s[1]))
+
+
+def epochs_of(config: SearchConfig) -> int:
+    """Return the epochs of a candidate; those of a checkpoint start from its weights."""
+    training = config.training
+    share = training.recovery.inherit_share if config.checkpoint is not None else None
+    return training.epochs if share is None else max(1, round(training.epochs * share))
 
 
 def shortened(config: SearchConfig, load: Load) -> SearchConfig:

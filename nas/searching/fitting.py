@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
-from search_spaces.architecture import STYLES, TRANSFORMER
+from search_spaces.architecture import TRANSFORMER
 from search_spaces.cost.families import get_family
-from search_spaces.pretrained.writing.stock import loadable_blocks
+from search_spaces.pretrained.writing.stock import loadable_blocks, stock_refusals
 from search_spaces.space import SearchSpace
 from search_spaces.space.domains import Choice
 from search_spaces.space.sampling import smallest
@@ -32,14 +32,14 @@ def check_fits(space: SearchSpace, workload: Workload) -> None:
         get_family(space.family)
     member = smallest(space)
     for patch_size in space.values("patch_size"):
-        for resolution, blocks in product(space.values("resolution"), space.values("blocks")):
+        for resolution, style in product(space.values("resolution"), space.styles):
             try:
                 workload.check_fits(
                     replace(
                         member,
                         patch_size=patch_size,
                         resolution=resolution,
-                        style=STYLES[blocks],
+                        style=style,
                     )
                 )
             except ValueError as error:
@@ -66,6 +66,14 @@ def for_classes(space: SearchSpace, workload: Workload) -> SearchSpace:
         ValueError: no member is left.
     """
     if space.loadable is None:
+        return space
+    if space.parent is not None:
+        reasons = stock_refusals(smallest(space), workload)
+        if reasons:
+            raise ValueError(
+                f"space {space.name} has loadable and members that no class of "
+                f"{space.loadable} supports: {reasons[0]}"
+            )
         return space
     able = loadable_blocks(workload)
     blocks = [name for name in space.values("blocks") if name in able]

@@ -18,9 +18,9 @@ from nas.evaluation.evaluator import Evaluator, TrainingEvaluator
 from nas.evaluation.executor import Backend, Executor, Measuring
 from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.teacher import check_artifact
-from nas.records.config import LARGEST, SearchConfig
+from nas.records.config import CHECKPOINT, LARGEST, SearchConfig
 from nas.records.device_names import MeterFound, find_meter
-from nas.records.supernet import choose_finalists
+from nas.records.supernet import best_of, choose_finalists
 from nas.searching import writing
 from nas.searching.calibration.calibration import BackgroundCalibration, Calibration, pays
 from nas.searching.calibration.labels import Labels, cache_of, new_session
@@ -188,7 +188,7 @@ def _run_search(
                 from nas.searching.installed import check_installed
 
                 check_installed(config.space, workload)
-            if config.teacher not in (None, LARGEST):
+            if config.teacher not in (None, LARGEST, CHECKPOINT):
                 check_artifact(Path(config.teacher), workload)
         backend = _backend(driver, config, listener)
         meter_name = config.meter if run is None else run.meter
@@ -344,7 +344,7 @@ def _search_and_refine(
     config, trials_folder = run.config, run.trials_place.resolve()
     stopper = None if config.halving is None else Stopper(config.halving, session, surrogates)
     is_complete = search(session, executor, trials_folder, stopper)
-    if is_complete and config.supernet is not None and session.is_searched():
+    if is_complete and config.has_finalists and session.is_searched():
         _add_finalists(run, session, surrogates)
         is_complete = search(session, executor, trials_folder)
     if is_complete and config.refine and session.is_over:
@@ -359,9 +359,8 @@ def _search_and_refine(
 
 
 def _add_finalists(run: Run, session: Session, surrogates: ArchitectureSurrogates) -> None:
-    """Choose the sub-networks to fine-tune."""
+    """Choose the candidates to train for longer."""
     config = run.config
-    assert config.supernet is not None
     complete = [
         record
         for record in session.searched()
@@ -371,7 +370,17 @@ def _add_finalists(run: Run, session: Session, surrogates: ArchitectureSurrogate
     if complete:
         by_trial = surrogates.energies_j(complete)
         energies_j = [by_trial[record.number] for record in complete]
-        chosen = choose_finalists(complete, energies_j, config.supernet)
+        if config.supernet is not None:
+            chosen = choose_finalists(complete, energies_j, config.supernet)
+        elif config.checkpoint is not None:
+            # The checkpoint itself has been trained for all epochs.
+            own = [at for at, record in enumerate(complete) if not record.baseline]
+            best = best_of(
+                [complete[at] for at in own],
+                [energies_j[at] for at in own],
+                config.checkpoint.finalists,
+            )
+            chosen = [complete[own[at]].number for at in best]
     session.add_finalists(run.keep_finalists(chosen, len(complete)))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from nas.core.files import write_json
 from nas.core.names import MOST_TEXT, check_name
 from nas.core.versions import Start
+from nas.inheriting import PARENT, TASK
 from nas.records.config import SearchConfig
 from nas.records.fingerprints import fingerprints
 from nas.store.cluster_address import name_address
@@ -88,12 +89,17 @@ def begin(
 def check_new(folder: Path) -> None:
     """Raise ``ValueError`` if ``folder`` exists and is not empty.
 
-    The lock of a search that was killed before it had written its configuration does not count.
+    What a search writes before its configuration does not count: its lock, which one that was
+    killed leaves behind, and its checkpoint.
     """
     if folder.exists() and (
-        not folder.is_dir()
-        or not all(path.name.startswith(_BEFORE_CREATING) for path in folder.iterdir())
+        not folder.is_dir() or not all(map(_is_before_creating, folder.iterdir()))
     ):
         raise ValueError(
             f"run folder must be new or empty, got {folder} (nas resume goes on with a run)"
         )
+
+
+def _is_before_creating(path: Path) -> bool:
+    is_parent = path.name == PARENT and (path / TASK).is_file()
+    return is_parent or path.name.startswith(_BEFORE_CREATING)

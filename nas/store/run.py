@@ -8,6 +8,7 @@
 ``calibration.jsonl``    measured records of untrained architectures and of the reference
 ``pruning.json``         numbers of candidates that were considered and pruned
 ``trials/N/``            weights and result of trial N, and those of its replicas
+``parent/``              the checkpoint that the search started from, and the task as it reads it
 ``teacher/``             the teacher of the candidates, where the search has one
 ``supernet/``            the shared weights of the candidates, where the search has them
 ``finalists.json``       the sub-networks to fine-tune

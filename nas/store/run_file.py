@@ -11,6 +11,7 @@ from nas.core.names import MOST_TEXT, check_name
 from nas.core.nearest import nearest
 from nas.core.plain import from_plain, to_plain
 from nas.core.versions import Start
+from nas.inheriting import PARENT, TASK
 from nas.records.config import SearchConfig
 from nas.records.fingerprints import check_unchanged
 from nas.store.driver import Driver
@@ -106,7 +107,7 @@ def _load(path: str | Path) -> Run:
     with as_written(str(path_of_run)):
         return Run(
             folder=folder,
-            config=_recorded(SearchConfig.from_dict(data["config"])),
+            config=_in_its_folder(_recorded(SearchConfig.from_dict(data["config"])), folder),
             name=data["name"],
             started=data["started"],
             versions=data["versions"],
@@ -126,6 +127,13 @@ def _recorded(config: SearchConfig) -> SearchConfig:
     """Mark the hosts in ``config`` as untrusted: anyone may have written the file."""
     storage, files_at = recorded(config.storage), recorded(config.files_at)
     return replace(config, storage=storage, files_at=files_at)
+
+
+def _in_its_folder(config: SearchConfig, folder: Path) -> SearchConfig:
+    """Return ``config`` with the task file of its checkpoint, which is in the run directory."""
+    if config.checkpoint is None:
+        return config
+    return replace(config, task=str((folder / PARENT / TASK).resolve()))
 
 
 def _near(folder: Path) -> str:

@@ -50,7 +50,7 @@ class Buckets:
         )
         if not skips_padding:
             return cls(len(inputs), batch_size, 0, None)
-        lengths_N = _lengths(inputs, padding_token_of(model))
+        lengths_N = lengths(inputs, padding_token_of(model))
         return cls(len(inputs), batch_size, inputs.shape[1], lengths_N.cpu())
 
     def draw(self, generator: torch.Generator) -> Iterator[tuple[Tensor, int | None]]:
@@ -78,7 +78,7 @@ def padding_token_of(model: nn.Module) -> int:
     return model.padding_token if isinstance(model, Transformer) else PADDING_TOKEN
 
 
-def _lengths(tokens_NT: Tensor, padding_token: int) -> Tensor:
+def lengths(tokens_NT: Tensor, padding_token: int) -> Tensor:
     """Return the number of tokens of each text before its padding, at least 1, ``(N,)``."""
     positions_T = torch.arange(1, tokens_NT.shape[1] + 1, device=tokens_NT.device)
     return ((tokens_NT != padding_token) * positions_T).amax(dim=1).clamp_min(1)

@@ -130,20 +130,43 @@ class TeacherTable:
 class LiveTeacher:
     """Teacher that runs on each batch, for data whose table would be too large."""
 
-    def __init__(self, model: Transformer, split: Split, *, device: str = "cpu") -> None:
-        """Compute the scale of the features on the training split, not augmented."""
+    def __init__(
+        self,
+        model: Transformer,
+        split: Split,
+        *,
+        device: str = "cpu",
+        has_features: bool = True,
+    ) -> None:
+        """Compute the scale of the features on the training split, not augmented.
+
+        Without ``has_features`` outputs are logits alone, and the split is not read.
+        """
         self._model = model.to(device).eval()
-        _, features_NLD = _run(self._model, torch.from_numpy(split.inputs), device)
-        self._scale = _Scale.of(features_NLD)
-        self.n_layers, self.d_model = features_NLD.shape[1:]
+        self.n_layers, self.d_model = len(model.layers), model.d_model
+        self._scale = None
+        if has_features:
+            self._scale = _Scale.of(_features(self._model, split, device))
 
     def outputs(
         self, indices_B: Tensor, versions_B: Tensor | None, batch: Tensor
     ) -> TeacherOutputs:
         """See ``Teacher``."""
         with torch.no_grad():
+            if self._scale is None:
+                logits = self._model(batch)
+                return TeacherOutputs(logits, logits.new_empty(0))
             logits_BC, features_BLD = self._model.with_features(batch)
         return TeacherOutputs(logits_BC, self._scale(features_BLD))
+
+
+def _features(model: Transformer, split: Split, device: str) -> Tensor:
+    """Features ``(N, L, D)`` of every sample, without the logits, which may be many more."""
+    features = []
+    with torch.no_grad():
+        for batch in torch.split(torch.from_numpy(split.inputs), _BATCH):
+            features.append(model.with_features(batch.to(device))[1])
+    return torch.cat(features)
 
 
 def teacher_recipe(config: TrainingConfig, width_ratio: float) -> TrainingConfig:

@@ -16,39 +16,41 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from nas.tasks.base import Split, Task
+from nas.tasks.base import Task
 from nas.training.checkpoint import CheckpointManager
 from nas.training.config import Qat, Start, TrainingConfig
 from nas.training.distill import Teacher
 from nas.training.evaluate import Quality, evaluate
 from nas.training.loop import Guard, LoopOptions, train
 from nas.training.objective import Objective, objective_of
+from nas.training.scores import Scores, score
 from search_spaces.architecture import Architecture, Compression
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.compression.inherit import check_fits_in, inherit
-from search_spaces.compression.prune import Importance, taylor_importance
 from search_spaces.compression.qat import fake_quantised, is_quantised
 from search_spaces.compression.sparsity import Masks
 from search_spaces.models.build import build, build_network
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
 
-# Training samples from which the importance of heads and channels is estimated.
-_IMPORTANCE_SAMPLES = 512
-
 
 @dataclass(frozen=True, slots=True)
 class TrainedTeacher:
-    """A trained network that candidates learn from, with its outputs on the training split."""
+    """A trained network that candidates learn from, with its outputs on the training split.
+
+    ``scores`` are those by which candidates are cut from it; where there are none, they are
+    computed for each candidate. With ``is_parent`` a candidate of its architecture is the network
+    itself, without training.
+    """
 
     model: Transformer
     architecture: Architecture
     outputs: Teacher
+    scores: Scores | None = None
+    is_parent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,9 @@ def fit(
             model.train()
             watch.report(EpochResult(epoch, recipe.epochs, start, quality))
 
-    setting.train(model, recipe, on_epoch=look, checkpoints=checkpoints)
+    teacher = setting.teacher
+    if teacher is None or not teacher.is_parent or architecture != teacher.architecture:
+        setting.train(model, recipe, on_epoch=look, checkpoints=checkpoints)
     return replace(recover(model, architecture, setting, config), start=start)
 
 
@@ -242,10 +246,15 @@ def short(config: TrainingConfig, share: float) -> TrainingConfig:
     )
 
 
-def fits_in(teacher: Architecture, architecture: Architecture) -> bool:
-    """Return whether ``architecture`` can inherit its weights from ``teacher``."""
+def fits_in(
+    teacher: Architecture, architecture: Architecture, keeps_LL: Tensor | None = None
+) -> bool:
+    """Return whether ``architecture`` can inherit its weights from ``teacher``.
+
+    ``keeps_LL`` has the teacher's layers that stay at each depth, as ``Importance.layers``.
+    """
     try:
-        check_fits_in(teacher, architecture)
+        check_fits_in(teacher, architecture, keeps_LL)
     except ValueError:
         return False
     return True
@@ -255,36 +264,24 @@ def _start(
     architecture: Architecture, config: TrainingConfig, setting: Setting
 ) -> tuple[nn.Module, Start]:
     teacher, device = setting.teacher, setting.device
-    inherits = teacher is not None and config.recovery.inherit_share is not None
-    if teacher is None or not inherits or not fits_in(teacher.architecture, architecture):
+    scores = None if teacher is None else teacher.scores
+    layers = None if scores is None else scores.importance.layers
+    if teacher is None or config.recovery.inherit_share is None:
+        is_inherited = False
+    else:
+        is_inherited = fits_in(teacher.architecture, architecture, layers)
+    if teacher is None or not is_inherited:
         network = build_network(architecture, setting.workload, generator_seed=setting.seed)
         return network.to(device), "random"
+    if scores is None:
+        split = setting.task.split("train")
+        scores = score(teacher.model, split, setting.objective, device=device)
     model = inherit(
         teacher.model,
         teacher.architecture,
         architecture,
         setting.workload,
-        importance=importance(
-            teacher.model,
-            setting.task.split("train"),
-            config.batch_size,
-            device,
-            setting.objective,
-        ),
+        importance=scores.importance,
+        moments=scores.moments,
     )
     return model.to(device), "teacher"
-
-
-def importance(
-    model: Transformer,
-    split: Split,
-    batch_size: int,
-    device: str = "cpu",
-    objective: Objective | None = None,
-) -> Importance:
-    """Estimate the importance of ``model``'s heads and channels on the first training samples."""
-    inputs = torch.from_numpy(split.inputs[:_IMPORTANCE_SAMPLES]).to(device)
-    targets = torch.from_numpy(split.targets[:_IMPORTANCE_SAMPLES]).to(device)
-    batches = zip(torch.split(inputs, batch_size), torch.split(targets, batch_size), strict=True)
-    loss = None if objective is None else partial(objective.loss, label_smoothing=0.0)
-    return taylor_importance(model.to(device), batches, loss=loss)

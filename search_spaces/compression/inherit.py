@@ -6,9 +6,11 @@ Shape legend: O d_out, I d_in, Q query heads, K key-value heads, M merged.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec
+from search_spaces.compression.moments import LayerMoments, Moments, cut, write
 from search_spaces.compression.prune import (
     Importance,
     choose_heads,
@@ -21,6 +23,8 @@ from search_spaces.models.projection import Weights
 from search_spaces.models.transformer import Transformer
 from search_spaces.workload import Workload
 
+_POSITIONS = "position_TD"
+
 
 def inherit(
     teacher: Transformer,
@@ -29,15 +33,20 @@ def inherit(
     workload: Workload,
     *,
     importance: Importance | None = None,
+    moments: Moments | None = None,
 ) -> Transformer:
     """Build a dense fp32 network of ``architecture`` with weights of ``teacher``.
 
-    * *Depth*: layers evenly spaced over the teacher's, the first and the last among them; a
+    * *Depth*: the layers that ``importance`` keeps at this depth. Where it says nothing of layers,
+      they are evenly spaced over the teacher's, the first and the last among them; a
       network of one layer takes the first.
     * *Heads and channels*: those of largest ``importance`` in their layer, in the teacher's
-      order; groups of queries keep their key-value heads (``prune.choose_heads``).
+      order; groups of queries keep their key-value heads (``prune.choose_heads``). With
+      ``moments`` the projection that reads them is adapted to what is left (``moments.cut``).
     * *Rank*: a projection that only the student factorises is the truncated SVD of the selected
-      weights (``projection.truncated_svd``); factors of equal rank are copied.
+      weights (``projection.truncated_svd``), with ``moments`` that of least error in outputs;
+      factors of equal rank are copied.
+    * *Resolution*: a text's first positions; positions of patches are interpolated.
     * Everything else is copied. ``apply.compress`` applies precision and sparsity.
 
     With the teacher's architecture outputs are the same to the bit; removing heads or channels
@@ -47,31 +56,39 @@ def inherit(
     Args:
         teacher: the trained network.
         teacher_architecture: that of ``teacher``.
-        architecture: of the same ``d_model``, ``d_head``, ``patch_size``, ``resolution`` and
-            ``style``, and not larger otherwise.
+        architecture: of the same ``d_model``, ``d_head``, ``patch_size`` and ``style``, and not
+            larger otherwise.
         workload: that of both.
-        importance: of the teacher's heads and channels; ``prune.magnitude_importance`` by
-            default, ``prune.taylor_importance`` with training data.
+        importance: of the teacher's heads, channels and perhaps layers;
+            ``prune.magnitude_importance`` by default, ``prune.taylor_importance`` with training
+            data.
+        moments: of the teacher's activations on training data.
 
     Raises:
         ValueError: the architecture does not fit into the teacher, the message names the field;
             or ``teacher`` is not of ``teacher_architecture``.
     """
-    check_fits_in(teacher_architecture, architecture)
+    if importance is not None:
+        _check_importance(importance, teacher_architecture)
+    layers = None if importance is None else importance.layers
+    check_fits_in(teacher_architecture, architecture, layers)
     _check_teacher(teacher, teacher_architecture, workload)
+    sources = source_layers(teacher_architecture.depth, architecture.depth, layers)
     if importance is None:
         importance = magnitude_importance(teacher)
-    _check_importance(importance, teacher_architecture)
     device = next(teacher.parameters()).device
     # The seed leaves torch's global generator unchanged; every weight is replaced.
     student = build(architecture, workload, generator_seed=0).to(device)
-    sources = source_layers(teacher_architecture.depth, architecture.depth)
     with torch.no_grad():
         outside = {
             name: weight
             for name, weight in teacher.state_dict().items()
             if not name.startswith("layers.")
         }
+        if student.position_TD is not None:
+            outside[_POSITIONS] = _positions(
+                outside[_POSITIONS], teacher_architecture, architecture, workload
+            )
         student.load_state_dict(outside, strict=False)
         for index, source in enumerate(sources):
             old, new = teacher.layers[source], student.layers[index]
@@ -79,26 +96,56 @@ def inherit(
             _copy_norms(old, new)
             before = teacher_architecture.layers[source]
             after = architecture.layers[index]
+            of_layer = LayerMoments() if moments is None else moments.layers[source].to(device)
             _inherit_attention(
                 old.attention,
                 new.attention,
                 before.attention,
                 after.attention,
                 importance.heads[source].to(device),
+                of_layer,
                 f"layers[{index}].attention",
             )
-            _inherit_ffn(old.ffn, new.ffn, after.ffn, importance.channels[source].to(device))
+            scores_F = importance.channels[source].to(device)
+            _inherit_ffn(old.ffn, new.ffn, after.ffn, scores_F, of_layer)
     return student
 
 
-def source_layers(teacher_depth: int, depth: int) -> tuple[int, ...]:
+def _positions(
+    table_TD: Tensor, before: Architecture, after: Architecture, workload: Workload
+) -> Tensor:
+    """Return the position table of a network that reads fewer tokens or smaller images."""
+    if before.resolution == after.resolution:
+        return table_TD
+    if not workload.is_image:
+        return table_TD[: workload.n_tokens(after)]
+    patch, n_prefix = before.patch_size, before.style.n_prefix_tokens
+    old, new = (
+        (height // patch, width // patch)
+        for height, width in (workload.image_size(before), workload.image_size(after))
+    )
+    # Bicubic, as checkpoints are resized (Dosovitskiy et al. 2021, section 3.2).
+    patches_1DHW = table_TD[n_prefix:].T.reshape(1, -1, *old)
+    smaller_1DHW = F.interpolate(
+        patches_1DHW, new, mode="bicubic", align_corners=False, antialias=True
+    )
+    return torch.cat([table_TD[:n_prefix], smaller_1DHW[0].flatten(1).T])
+
+
+def source_layers(
+    teacher_depth: int, depth: int, keeps_LL: Tensor | None = None
+) -> tuple[int, ...]:
     """Return the teacher's layer that each layer of the student is initialised from.
+
+    These are the layers of the row ``keeps_LL[depth - 1]``, without it evenly spaced ones.
 
     Raises:
         ValueError: the depth is larger than the teacher's.
     """
     if not 1 <= depth <= teacher_depth:
         raise ValueError(f"depth must be in 1..{teacher_depth} (the teacher's), got {depth}")
+    if keeps_LL is not None:
+        return tuple(keeps_LL[depth - 1].nonzero().flatten().tolist())
     if depth == 1:
         return (0,)
     # Integers, halves up: Python rounds halves of floats to even.
@@ -108,9 +155,14 @@ def source_layers(teacher_depth: int, depth: int) -> tuple[int, ...]:
     )
 
 
-def check_fits_in(teacher: Architecture, architecture: Architecture) -> None:
-    """Raise ``ValueError`` naming the field unless ``inherit`` can make ``architecture``."""
-    for field in ("family", "d_model", "patch_size", "resolution"):
+def check_fits_in(
+    teacher: Architecture, architecture: Architecture, keeps_LL: Tensor | None = None
+) -> None:
+    """Raise ``ValueError`` naming the field unless ``inherit`` can make ``architecture``.
+
+    ``keeps_LL`` has the layers that stay at each depth, as ``Importance.layers``.
+    """
+    for field in ("family", "d_model", "patch_size"):
         ours, theirs = getattr(architecture, field), getattr(teacher, field)
         if ours != theirs:
             raise ValueError(f"{field} must be {theirs} (the teacher's), got {ours}")
@@ -119,7 +171,15 @@ def check_fits_in(teacher: Architecture, architecture: Architecture) -> None:
             f"style must be {teacher.style.describe()} (the teacher's), got "
             f"{architecture.style.describe()}"
         )
-    for index, source in enumerate(source_layers(teacher.depth, architecture.depth)):
+    if teacher.resolution is not None and not (
+        architecture.resolution is not None and architecture.resolution <= teacher.resolution
+    ):
+        raise ValueError(
+            f"resolution must be at most {teacher.resolution} (the teacher's), got "
+            f"{architecture.resolution}"
+        )
+    sources = source_layers(teacher.depth, architecture.depth, keeps_LL)
+    for index, source in enumerate(sources):
         before, after = teacher.layers[source], architecture.layers[index]
         where = f"layers[{index}].attention"
         if after.attention.d_head != before.attention.d_head:
@@ -180,6 +240,14 @@ def _check_importance(importance: Importance, teacher: Architecture) -> None:
     for name, ours, theirs in zip(("heads", "channels"), lengths, required, strict=True):
         if ours != theirs:
             raise ValueError(f"importance.{name} must have lengths {theirs}, got {ours}")
+    keeps_LL = importance.layers
+    if keeps_LL is not None:
+        shape, n_kept = (teacher.depth, teacher.depth), torch.arange(1, teacher.depth + 1)
+        if tuple(keeps_LL.shape) != shape or not torch.equal(keeps_LL.bool().sum(1).cpu(), n_kept):
+            raise ValueError(
+                f"importance.layers must have shape {shape}, each row with as many layers as its "
+                f"depth, got {tuple(keeps_LL.shape)}"
+            )
     for scores in (*importance.heads, *importance.channels):
         if not bool(torch.isfinite(scores).all()):
             raise ValueError("importance must be finite, got NaN or infinity")
@@ -198,24 +266,30 @@ def _inherit_attention(
     before: AttentionSpec,
     after: AttentionSpec,
     scores_Q: Tensor,
+    moments: LayerMoments,
     where: str,
 ) -> None:
     selection = choose_heads(scores_Q, before, after, where)
     queries_I = _members(selection.queries, before.d_head)
     keys_MO = torch.stack([_members(keys_K, before.d_head) for keys_K in selection.keys.T])
-    Weights.of(old.q).outputs(queries_I[None]).write_to(new.q)
-    Weights.of(old.k).outputs(keys_MO).write_to(new.k)
-    Weights.of(old.v).outputs(keys_MO).write_to(new.v)
-    Weights.of(old.o).inputs(queries_I).write_to(new.o)
+    q, k, v = (Weights.of(part) for part in (old.q, old.k, old.v))
+    write(q.outputs(queries_I[None]), new.q, moments.attention)
+    write(k.outputs(keys_MO), new.k, moments.attention)
+    write(v.outputs(keys_MO), new.v, moments.attention)
+    o, of_kept = cut(Weights.of(old.o), queries_I, moments.heads)
+    write(o, new.o, of_kept)
 
 
-def _inherit_ffn(old: FeedForward, new: FeedForward, after: FfnSpec, scores_F: Tensor) -> None:
+def _inherit_ffn(
+    old: FeedForward, new: FeedForward, after: FfnSpec, scores_F: Tensor, moments: LayerMoments
+) -> None:
     selected_F = largest_indices(scores_F, after.d_ff)
     # A channel is a row of the gate and of ``up``, and a column of ``down``.
     if old.gate is not None and new.gate is not None:
-        Weights.of(old.gate).outputs(selected_F[None]).write_to(new.gate)
-    Weights.of(old.up).outputs(selected_F[None]).write_to(new.up)
-    Weights.of(old.down).inputs(selected_F).write_to(new.down)
+        write(Weights.of(old.gate).outputs(selected_F[None]), new.gate, moments.ffn)
+    write(Weights.of(old.up).outputs(selected_F[None]), new.up, moments.ffn)
+    down, of_kept = cut(Weights.of(old.down), selected_F, moments.channels)
+    write(down, new.down, of_kept)
 
 
 def _members(heads: Tensor, d_head: int) -> Tensor:

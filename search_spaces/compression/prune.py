@@ -30,11 +30,13 @@ class Importance:
     """Scores of query heads and feed-forward channels of every layer; larger matters more.
 
     ``heads[layer]`` has shape ``(n_heads,)``, ``channels[layer]`` shape ``(d_ff,)``. Scores are
-    compared within a layer only.
+    compared within a layer only. ``layers[depth - 1, layer]``, ``(n_layers, n_layers)``, is true
+    for the layers that stay at each depth; ``None`` where they are not scored.
     """
 
     heads: tuple[Tensor, ...]
     channels: tuple[Tensor, ...]
+    layers: Tensor | None = None
 
 
 def magnitude_importance(model: Transformer) -> Importance:
@@ -74,7 +76,11 @@ def magnitude_importance(model: Transformer) -> Importance:
 
 
 def taylor_importance(
-    model: Transformer, batches: Iterable[tuple[Tensor, Tensor]], *, loss: Loss | None = None
+    model: Transformer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    loss: Loss | None = None,
+    is_fisher: bool = False,
 ) -> Importance:
     """First-order Taylor scores: change of the loss if a head or channel were removed.
 
@@ -83,11 +89,15 @@ def taylor_importance(
     ``|sum w * dL/dw|`` over the weights that read that output. Sources: Michel et al. 2019,
     equation 2 (heads); Molchanov et al. 2019, section 3.1 (channels). ``model`` is unchanged.
 
+    With ``is_fisher`` gradients are squared: the diagonal of the empirical Fisher information of
+    the gates (Kwon et al. 2022, section 4.2).
+
     Args:
         model: the trained network.
         batches: ``(inputs, targets)`` on the model's device, of *training* data only: other data
             would leak into the pruned network.
         loss: from logits and targets to the batch's mean loss; cross-entropy by default.
+        is_fisher: whether gradients are squared.
 
     Raises:
         ValueError: no batch was given.
@@ -101,12 +111,13 @@ def taylor_importance(
         mean_loss = (loss or _cross_entropy)(logits, targets)
         gradients = torch.autograd.grad(mean_loss, gates)
         for index in range(len(layers)):
-            # The loss is a mean over samples: scale gradients to those of single samples.
             for scores, gradient in (
                 (heads[index], gradients[2 * index]),
                 (channels[index], gradients[2 * index + 1]),
             ):
-                scores += (gradient.abs().sum(dim=(0, 1)) * len(inputs)).cpu()
+                # The loss is a mean over samples: scale gradients to those of single samples.
+                of_sample = gradient.abs() * len(inputs)
+                scores += (of_sample**2 if is_fisher else of_sample).sum(dim=(0, 1)).cpu()
         n_samples += len(inputs)
     if n_samples == 0:
         raise ValueError("batches must hold one or more batches of training data, got none")

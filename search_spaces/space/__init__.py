@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from nas.core.names import check_name
 from nas.core.nearest import did_you_mean
 from nas.core.plain_yaml import read_yaml
-from search_spaces.architecture import STYLES, TRANSFORMER, Architecture
+from search_spaces.architecture import STYLES, TRANSFORMER, Architecture, BlockStyle
 from search_spaces.architecture.stacks import DECODER, ENCODER, STACKS, Heads, StackGenes, stack_of
 from search_spaces.space.domains import (
     ALL_GENE_TYPES,
@@ -21,6 +22,7 @@ from search_spaces.space.domains import (
     make_domain,
 )
 from search_spaces.space.loadable import loadable_domains
+from search_spaces.space.of_parent import are_cut_heads, check_parent, no_heads
 from search_spaces.workload import Workload
 
 GLOBAL_GENES = ("d_model", "depth", "patch_size", "resolution", "blocks")
@@ -34,7 +36,7 @@ _DECODER_COMPRESSION = frozenset(
 # Genes that another family may leave out, and genes that it must not have.
 _IDLE = frozenset({"n_heads", "n_kv_heads", "ffn_ratio"})
 _FIXED = ("blocks", *(gene for gene in ENCODER.layer_genes if gene not in _IDLE))
-_OTHER_KEYS = ("shared", "family", "extra", "loadable")
+_OTHER_KEYS = ("shared", "family", "extra", "loadable", "parent")
 _MAX_YAML_BYTES = 100_000
 _MAX_DEPTH = 256
 # Genes that a space with this one value has not, so that its vectors and hashes do not change.
@@ -54,6 +56,10 @@ class SearchSpace:
     (``transformers``) all layers are alike, dense and of one type, fp32 or bf16
     (``search_spaces.space.loadable``).
 
+    With a ``parent`` members are cuts of it: of its width, head size, patch size and style, and of
+    no more layers, heads, key-value heads and channels. No key-value head then serves more queries
+    than the parent's, and heads need not divide the width (``search_spaces.space.of_parent``).
+
     With ``decoder_depth`` members are encoder-decoders, and both stacks have genes of their own
     (``search_spaces.architecture.stacks``). Their blocks are fp32 and dense: compression does not
     support decoders.
@@ -68,6 +74,7 @@ class SearchSpace:
     family: str = TRANSFORMER
     extra: Mapping[str, Choice] = field(default_factory=dict)
     loadable: str | None = None
+    parent: Architecture | None = None
 
     def __post_init__(self) -> None:
         """Validate the genes, fill in defaults, and check that every width has heads."""
@@ -90,6 +97,8 @@ class SearchSpace:
         object.__setattr__(self, "domains", filled)
         object.__setattr__(self, "shared", frozenset(self.shared))
         self._check_family()
+        if self.parent is not None:
+            check_parent(self.parent, self)
         if self.has_decoder:
             self._check_plain()
             object.__setattr__(self, "shared", self.shared | _DECODER_COMPRESSION)
@@ -136,6 +145,8 @@ class SearchSpace:
                 )
             for d_model in self.values(stack.d_model):
                 if not self.head_pairs(d_model, heads):
+                    if self.parent is not None:
+                        raise ValueError(no_heads(self.parent, heads.n_heads, self.domains))
                     raise ValueError(
                         f"{stack.d_model} {d_model} must be divisible by one of {heads.n_heads} "
                         f"{self.values(heads.n_heads)} that one of {heads.n_kv_heads} "
@@ -201,7 +212,20 @@ class SearchSpace:
     @property
     def is_rotary(self) -> bool:
         """Whether a style of the space has rotary positions, which rotate pairs of features."""
-        return any(STYLES[name].is_rotary for name in self.values("blocks"))
+        return any(style.is_rotary for style in self.styles)
+
+    @property
+    def styles(self) -> tuple[BlockStyle, ...]:
+        """The styles of members, in the order of ``blocks``; the parent's where there is one."""
+        if self.parent is not None:
+            return (self.parent.style,)
+        return tuple(STYLES[name] for name in self.values("blocks"))
+
+    def d_head(self, d_model: int, n_heads: int) -> int:
+        """Size of a head: the parent's, or the width divided by the number of heads."""
+        if self.parent is not None:
+            return self.parent.layers[0].attention.d_head
+        return d_model // n_heads
 
     def deepest(self, stack: StackGenes) -> int:
         """Largest depth of a stack."""
@@ -213,6 +237,9 @@ class SearchSpace:
 
     def head_pairs(self, d_model: int, heads: Heads = ENCODER.heads[0]) -> list[tuple[int, int]]:
         """Return the valid ``(n_heads, n_kv_heads)`` of a kind of attention at ``d_model``."""
+        if self.parent is not None:
+            pairs = product(self.values(heads.n_heads), self.values(heads.n_kv_heads))
+            return [pair for pair in pairs if are_cut_heads(*pair, self.parent)]
         multiple = 2 if self.is_rotary else 1
         return [
             (n_heads, n_kv_heads)
@@ -329,6 +356,7 @@ class SearchSpace:
             },
             "shared": sorted(self.shared),
             **({} if self.loadable is None else {"loadable": self.loadable}),
+            **({} if self.parent is None else {"parent": self.parent.to_dict()}),
             **(
                 {}
                 if self.family == TRANSFORMER
@@ -365,6 +393,7 @@ class SearchSpace:
             family=data.get("family", TRANSFORMER),
             extra=extra,
             loadable=data.get("loadable"),
+            parent=None if data.get("parent") is None else Architecture.from_dict(data["parent"]),
         )
 
     @classmethod

@@ -17,7 +17,6 @@ from search_spaces.architecture import (
     DEFAULT_STYLE,
     PRECISIONS,
     SPARSITIES,
-    STYLES,
     TRANSFORMER,
     Architecture,
     AttentionSpec,
@@ -228,7 +227,7 @@ class ArchitectureBatch:
                 for name, domain in space.extra.items()
             },
             decoder=decoder,
-            styles=tuple(STYLES[name] for name in space.values("blocks")),
+            styles=space.styles,
             style=genes.positions[:, genes.column_of["blocks"]]
             if "blocks" in genes.column_of
             else None,
@@ -287,6 +286,9 @@ class _Genes:
             heads = np.where(active, self._plain(kind.n_heads), 1)
             kv_heads = np.where(active, self._plain(kind.n_kv_heads), 1)
             wide = np.where(active, heads * (2 if self.space.is_rotary else 1), 1)
+            if self.space.parent is not None:
+                # The size of heads is the parent's, whatever their number.
+                wide = np.ones_like(wide)
             if np.any(d_model[:, None] % wide) or np.any(heads % kv_heads):
                 bad = np.argwhere((d_model[:, None] % wide != 0) | (heads % kv_heads != 0))[0]
                 raise ValueError(
@@ -294,12 +296,18 @@ class _Genes:
                     f"divide {kind.n_heads}, got {heads[tuple(bad)]} and {kv_heads[tuple(bad)]} "
                     f"at width {d_model[bad[0]]} in row {bad[0]}"
                 )
+            parent = self.space.parent
+            sizes = (
+                d_model[:, None] // heads
+                if parent is None
+                else np.full_like(heads, parent.layers[0].attention.d_head)
+            )
             blocks.append(
                 AttentionBatch(
                     **self._shared(stack, block, active),
                     n_heads=heads,
                     n_kv_heads=kv_heads,
-                    d_head=np.where(active, d_model[:, None] // heads, 1),
+                    d_head=np.where(active, sizes, 1),
                 )
             )
         d_ff = np.where(active, self._of_width(stack, stack.ffn_ratio, width_of), 1)

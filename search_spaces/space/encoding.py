@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search_spaces.architecture import (
-    STYLES,
     UNSTRUCTURED,
     Architecture,
     AttentionSpec,
+    BlockStyle,
     Compression,
     DecoderLayerSpec,
     DecoderSpec,
@@ -35,6 +35,7 @@ from search_spaces.architecture.blocks import canonical_block
 from search_spaces.architecture.stacks import DECODER, ENCODER, Heads, StackGenes
 from search_spaces.space import SearchSpace
 from search_spaces.space.loadable import tied
+from search_spaces.space.of_parent import are_cut_heads, no_heads
 
 Genes = dict[str, Any]
 
@@ -68,8 +69,13 @@ def decode(genes: Mapping[str, Any], space: SearchSpace) -> Architecture:
         space.family,
         tuple((name, genes[name]) for name in space.extra),
         decoder,
-        STYLES[genes.get("blocks", "default")],
+        _style_of(genes, space),
     )
+
+
+def _style_of(genes: Mapping[str, Any], space: SearchSpace) -> BlockStyle:
+    names = space.values("blocks")
+    return space.styles[names.index(genes.get("blocks", names[0]))]
 
 
 def _blocks(
@@ -115,11 +121,14 @@ def encode(architecture: Architecture, space: SearchSpace) -> Genes:
     if "resolution" in genes:
         genes["resolution"] = resolution
     style = architecture.style
-    names = [name for name in space.values("blocks") if STYLES[name] == style]
+    names = [
+        name
+        for name, each in zip(space.values("blocks"), space.styles, strict=True)
+        if each == style
+    ]
     if not names:
-        raise ValueError(
-            f"blocks must be one of {', '.join(space.values('blocks'))}, got {style.describe()}"
-        )
+        allowed = ", ".join(each.describe() for each in space.styles)
+        raise ValueError(f"blocks must be one of {allowed}, got {style.describe()}")
     if "blocks" in genes:
         genes["blocks"] = names[0]
     if (
@@ -207,12 +216,15 @@ def _attention(
     own: Mapping[str, Any], d_model: int, block: str, heads: Heads, space: SearchSpace
 ) -> AttentionSpec:
     n_heads = own[heads.n_heads]
-    if d_model % n_heads:
+    if space.parent is not None:
+        if not are_cut_heads(n_heads, own[heads.n_kv_heads], space.parent):
+            raise ValueError(no_heads(space.parent, heads.n_heads, own))
+    elif d_model % n_heads:
         raise ValueError(f"{heads.n_heads} must divide d_model={d_model}, got {n_heads}")
     return AttentionSpec(
         n_heads=n_heads,
         n_kv_heads=own[heads.n_kv_heads],
-        d_head=d_model // n_heads,
+        d_head=space.d_head(d_model, n_heads),
         rank=rank_of(own[f"{block}_rank"], d_model),
         compression=_compression(own, block, space),
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas.cli.options.from_checkpoint import check_from
 from nas.cli.options.search_config import config_of
 from nas.cli.options.search_options import add_search_options, driver_fields
 from nas.cli.output.tables import print_result
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from search_spaces.space import SearchSpace
 
 HELP = "search architectures; the front is stored in a run folder"
-RUNS = Path("runs")
 add_options = add_search_options
 
 
@@ -40,12 +39,36 @@ def run(arguments: argparse.Namespace) -> int:
         log=arguments.log,
         gpus_per_trial=arguments.gpus_per_trial,
     )
+    check_from(arguments)
     arguments.resume = arguments.resume and _has_begun(arguments)
+    if arguments.checkpoint is not None and not arguments.resume:
+        return _run_from(arguments)
     with _probing(arguments):
         config = config_of(arguments)
         notes = () if arguments.quiet else _notes(arguments, config)
     name = arguments.recipe or Path(config.task).stem
     with _run_folder(arguments, name) as folder:
+        return _search(arguments, config, folder, notes)
+
+
+def _run_from(arguments: argparse.Namespace) -> int:
+    """Start a search from a checkpoint: copy it into the run folder first."""
+    from nas.searching.from_checkpoint import new_parent, plan_lines, plan_of, within_hours
+
+    workers, hours = arguments.workers, arguments.hours
+    name = Path(arguments.task).stem
+    with (
+        _run_folder(arguments, name) as folder,
+        new_parent(arguments.checkpoint, arguments.task, folder) as parent,
+    ):
+        with _probing(arguments):
+            config = config_of(arguments, parent)
+        notes = list(parent.notes)
+        if hours is not None or not arguments.quiet:
+            plan = plan_of(config)
+            if hours is not None:
+                config = within_hours(config, plan, hours, workers)
+            notes += plan_lines(config, plan, hours, workers)
         return _search(arguments, config, folder, notes)
 
 
@@ -57,7 +80,8 @@ def _search(
 
     if not arguments.quiet:
         print(
-            f"searching {config.space.name} on {config.task}, {config.device}: {folder}",
+            f"searching {config.space.name} on {arguments.task or config.task}, "
+            f"{config.device}: {folder}",
             file=sys.stderr,
         )
         for line in (*notes, *_before(arguments, config), *_warm_start_notes(arguments, config)):
@@ -154,7 +178,7 @@ def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ..
     from search_spaces.cost.kernels import rows_read
     from search_spaces.space.presets import get_space
 
-    if arguments.space is None:
+    if arguments.space is None or config.checkpoint is not None:
         return ()
     space = replace(get_space(arguments.space), loadable=config.space.loadable)
     workload = get_task(config.task).workload(config.batch_size)
@@ -178,7 +202,8 @@ def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
 def _expected(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
     """Return the expected duration of a trial, if this machine trains them."""
     is_here = arguments.address is None and _is_here(config.device)
-    if arguments.resume or config.supernet is not None or not is_here:
+    is_said = config.supernet is not None or config.checkpoint is not None
+    if arguments.resume or is_said or not is_here:
         return []
     from nas.searching.expected_here import expected_line
 
@@ -201,62 +226,30 @@ def _has_begun(arguments: argparse.Namespace) -> bool:
     """Return whether there is a run to resume; without recipe and task there must be one."""
     if arguments.recipe is None and arguments.task is None:
         return True
+    from nas.store.run_file import is_run
+    from nas.store.run_folders import started_runs
+
     if arguments.run is None:
-        return bool(_started_runs(arguments.recipe or Path(arguments.task).stem))
+        return bool(started_runs(arguments.recipe or Path(arguments.task).stem))
+    if arguments.checkpoint is not None:
+        # A search that was killed before it began has left its checkpoint at most.
+        return is_run(arguments.run)
     # A folder that is not a run is refused when it is loaded.
     return arguments.run.is_dir() and any(arguments.run.iterdir())
 
 
-def _started_runs(name: str) -> list[Path]:
-    """Return the default folders of a recipe's or task's started runs, in order."""
-    return [path for _, path in _numbered(name) if (path / "run.json").is_file()]
-
-
-def _numbered(name: str) -> list[tuple[int, Path]]:
-    suffixes = ((path.name.removeprefix(f"{name}-"), path) for path in RUNS.glob(f"{name}-*"))
-    return sorted((int(suffix), path) for suffix, path in suffixes if suffix.isdigit())
-
-
 @contextmanager
 def _run_folder(arguments: argparse.Namespace, name: str) -> Iterator[Path]:
-    """Yield the named folder, the last run's, or a new one.
+    """Yield the named folder, the last run's, or a new one, which is removed if it stays empty."""
+    from nas.store.run_folders import last_run, new_run_folder
 
-    A new folder is created at once, so that two concurrent searches never share one, and removed
-    if it stays empty.
-    """
     if arguments.run is not None:
         yield arguments.run
-        return
-    if arguments.resume:
-        runs = _started_runs(name)
-        if not runs:
-            raise ValueError(f"there is no run of {name} in {RUNS}{os.sep} to resume")
-        yield runs[-1]
-        return
-    folder = _reserved(name)
-    try:
-        yield folder
-    finally:
-        # Removal fails if the folder is not empty: then it is a run.
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _reserved(name: str) -> Path:
-    number = max((n for n, _ in _numbered(name)), default=0)
-    while True:
-        number += 1
-        folder = RUNS / f"{name}-{number}"
-        try:
-            folder.mkdir(parents=True)
-        except OSError as error:
-            if isinstance(error, FileExistsError) and RUNS.is_dir():
-                continue
-            raise ValueError(
-                f"run folder must be writable, got {folder}: {error.strerror} "
-                f"(--run names another)"
-            ) from None
-        return folder
+    elif arguments.resume:
+        yield last_run(name)
+    else:
+        with new_run_folder(name, "--run") as folder:
+            yield folder
 
 
 def report(done: Run, *, as_json: bool) -> int:

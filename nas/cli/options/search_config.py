@@ -13,6 +13,7 @@ from nas.cli.options.search_options import EVALUATORS, SUPERNET_TRIALS
 from nas.cli.options.storage import storage_of
 
 if TYPE_CHECKING:
+    from nas.inheriting.parent import Imported
     from nas.records.config import SearchConfig
 
 # Options that set the field of ``SearchConfig`` with the same name.
@@ -24,8 +25,10 @@ _FIELDS = (
 INHERIT_SHARE = 0.25
 
 
-def config_of(arguments: argparse.Namespace) -> SearchConfig:
+def config_of(arguments: argparse.Namespace, parent: Imported | None = None) -> SearchConfig:
     """Return the configuration: a recipe or a resumed run, changed by the arguments.
+
+    ``parent`` is the checkpoint of a new search from one.
 
     Raises:
         ValueError: a value is not allowed, or it names something that does not exist.
@@ -63,14 +66,20 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
         changes["measure_on"] = tuple(map(MeasuredDevice.parse, arguments.measure_on))
     if arguments.warm_start is not None:
         changes["warm_start"] = tuple(arguments.warm_start)
-    if arguments.space is not None:
+    if arguments.checkpoint is not None:
+        # The run has its own task file and space.
+        changes.pop("task", None)
+    elif arguments.space is not None:
         changes["space"] = get_space(arguments.space)
         # The recipe's baselines belong to its own space.
         changes["baselines"] = ()
     if arguments.resume and arguments.run is not None:
         # Only the options of this command are compared with the run's configuration.
         config = load(arguments.run).config
+        _check_source(arguments, config)
         config = with_loadable(replace(config, **changes), loadable)
+    elif parent is not None:
+        config = _config_from(arguments, parent, changes)
     elif arguments.recipe is not None:
         # The recipe adapts its trials to the epochs.
         config = get_recipe(
@@ -100,6 +109,42 @@ def config_of(arguments: argparse.Namespace) -> SearchConfig:
     return _with_baselines(_with_teacher(config, arguments), arguments.baseline)
 
 
+def _check_source(arguments: argparse.Namespace, config: SearchConfig) -> None:
+    """Raise ``ValueError`` unless a resumed run has the checkpoint that ``--from`` names."""
+    from nas.searching.from_checkpoint import source_of
+
+    if arguments.checkpoint is None:
+        return
+    source = None if config.checkpoint is None else config.checkpoint.source
+    if source != source_of(arguments.checkpoint):
+        begun = "no checkpoint" if source is None else source
+        raise ValueError(
+            f"--from must be what run {arguments.run} was started from, {begun}, got "
+            f"{arguments.checkpoint}"
+        )
+
+
+def _config_from(
+    arguments: argparse.Namespace, parent: Imported, changes: dict[str, Any]
+) -> SearchConfig:
+    """Return the configuration of a new search from a checkpoint."""
+    from nas.records.config import CheckpointConfig
+    from nas.searching.from_checkpoint import config_from, source_of
+
+    further = {} if arguments.finalists is None else {"finalists": arguments.finalists}
+    checkpoint = CheckpointConfig(
+        source_of(arguments.checkpoint), not arguments.no_fine_tune, **further
+    )
+    return config_from(
+        parent,
+        checkpoint,
+        space=arguments.space,
+        loadable=arguments.loadable,
+        epochs=arguments.epochs,
+        **changes,
+    )
+
+
 def _with_supernet(config: SearchConfig, arguments: argparse.Namespace) -> SearchConfig:
     """Return ``config`` with the requested evaluator."""
     from dataclasses import replace
@@ -107,6 +152,8 @@ def _with_supernet(config: SearchConfig, arguments: argparse.Namespace) -> Searc
     from nas.core.nearest import did_you_mean
     from nas.records.supernet import SupernetConfig
 
+    if config.checkpoint is not None:
+        return config
     name, finalists = arguments.evaluator, arguments.finalists
     if name not in (None, *EVALUATORS):
         hint = did_you_mean(name, EVALUATORS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
+from nas.cli.options.checkpoint import add_from
 from nas.cli.options.common import add_device, add_json, add_meter, add_plugins, add_quiet, seconds
 from nas.cli.options.limits import BUDGET_HELP, add_limits
 from nas.cli.options.storage import add_storage
@@ -94,13 +96,42 @@ class _Recipe(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+def hours(text: str) -> float:
+    """Parse a number of hours above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"must be a number of hours > 0, got {text!r}")
+    return value
+
+
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add every option of ``nas search``."""
     parser.add_argument("recipe", nargs="?", action=_Recipe)
+    add_from(
+        parser,
+        "search the cuts of this pretrained checkpoint on --task: a folder in Hugging Face's "
+        "format, a GGUF file, or owner/name on the hub; the run keeps its own copy",
+    )
+    parser.add_argument(
+        "--no-fine-tune",
+        action="store_true",
+        help="with --from: use the checkpoint as it is; its head must be one for the task",
+    )
+    parser.add_argument(
+        "--hours",
+        type=hours,
+        metavar="H",
+        help="with --from, instead of --trials: as many trials as are expected to fit",
+    )
     parser.add_argument("--task", help="task or YAML file, instead of the recipe's")
     add_plugins(parser)
     parser.add_argument(
-        "--space", help="search space, a preset or YAML file, instead of the recipe's"
+        "--space",
+        help="search space, a preset or YAML file, instead of the recipe's; with --from a YAML "
+        "file of the genes to change",
     )
     parser.add_argument(
         "--loadable",
@@ -139,7 +170,12 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         help="measure on nodes with the resource joule_meter_NAME (repeatable: one front per "
         "device; the search minimises the first one's joules)",
     )
-    parser.add_argument("--epochs", type=int, help="training epochs of each candidate")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        help="training epochs of each candidate; with --from of the checkpoint and the finalists, "
+        "other candidates take a third",
+    )
     parser.add_argument(
         "--shift",
         type=int,
@@ -163,8 +199,8 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--finalists",
         type=int,
-        help="with --evaluator supernet: sub-networks to fine-tune and measure at the end "
-        "(default: 12)",
+        help="candidates to train for longer at the end: with --evaluator supernet sub-networks "
+        "(default: 12), with --from members of the front (default: 4)",
     )
     parser.add_argument(
         "--distill",

@@ -40,6 +40,18 @@ def available_space(space: SearchSpace, device: str, rows: Rows) -> SearchSpace:
     return space.restrict(precisions=precisions, sparsities=sparsities)
 
 
+def real_space(space: SearchSpace, device: str, rows: Rows) -> SearchSpace:
+    """Restrict ``space`` to what is real on ``device`` where products read ``rows``.
+
+    Raises:
+        ValueError: nothing is left of a gene; the message names it.
+    """
+    from search_spaces.compression.realness import real_choices
+
+    precisions, sparsities = real_choices(_probed(space, device, rows))
+    return space.restrict(precisions=precisions, sparsities=sparsities)
+
+
 def is_preset(space: SearchSpace) -> bool:
     """Whether ``space`` is an unchanged preset."""
     return PRESETS.get(space.name) == space

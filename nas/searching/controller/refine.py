@@ -75,7 +75,14 @@ class Refinement:
             return None
         _, record, replica = best
         self._in_flight.add((record.number, replica))
-        return Candidate(record.number, record.architecture, record.prediction, replica=replica)
+        # A finalist is trained for as long as before.
+        return Candidate(
+            record.number,
+            record.architecture,
+            record.prediction,
+            replica=replica,
+            finalist_of=record.finalist_of,
+        )
 
     def ended(self, replica: Candidate) -> None:
         """Take in ``replica``, which is on disk now."""

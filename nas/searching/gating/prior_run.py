@@ -142,6 +142,8 @@ def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
         return f"{', '.join(changed)} of its training differ"
     if ours.teacher != theirs.teacher:
         return "its networks were distilled from another teacher"
+    if ours.checkpoint != theirs.checkpoint or ours.space.parent != theirs.space.parent:
+        return "its networks started from another checkpoint"
     if ours.teacher == LARGEST and largest(ours.space) != largest(theirs.space):
         return "its teacher is the largest member of another space"
     return None

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from nas.tasks.base import SplitName
 from nas.tasks.base.artifact_files import LABELS, PREPROCESSING
 from nas.tasks.base.file_task import FileTask, Rows
-from nas.tasks.base.prepare import Plan, prepare
+from nas.tasks.base.prepare import Plan, Scale, prepare
 from nas.tasks.base.problems import DataError, Problems
 from nas.tasks.base.sources import Sample, Sources
 from nas.tasks.base.split_names import OF_CLASSES
@@ -62,6 +62,11 @@ class ArrayTask(FileTask[Sample]):
         super().__init__(name, sources, options)
         self.reader = self.reader_type(options)
 
+    @property
+    def scale(self) -> Scale | None:
+        """Mean and deviation that standardise inputs; ``None`` for those of the training split."""
+        return None
+
     @abstractmethod
     def rows(self, source: Any, problems: Problems) -> Iterable[Sample]:
         """List the samples of one source; errors are added to ``problems``."""
@@ -77,7 +82,7 @@ class ArrayTask(FileTask[Sample]):
     def write(self, rows: Rows[Sample], folder: Path, problems: Problems) -> dict[str, Any]:
         """See ``FileTask.write``."""
         self.reader.settle(sample.read for sample in rows["train"])
-        plan = Plan(self.axis, self.noun, self.n_target_planes, self.has_targets)
+        plan = Plan(self.axis, self.noun, self.n_target_planes, self.has_targets, self.scale)
         try:
             about = prepare(rows, self.sources, folder, problems, plan)
         except DataError as error:

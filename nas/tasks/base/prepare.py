@@ -28,6 +28,8 @@ _AT_A_TIME = 1024
 # A deviation below this share of the mean is that of rounding.
 _CONSTANT = 1e-7
 _BYTES = np.dtype(np.float32).itemsize
+# Mean and deviation at each index of an axis.
+Scale = tuple[Sequence[float], Sequence[float]]
 # The pool and the row of each sample of a split.
 _Rows = Sequence[tuple["Pool", int]]
 
@@ -52,15 +54,17 @@ class Plan:
     """How samples become arrays.
 
     Inputs are standardised by the mean and deviation of the training split at each index of
-    ``axis`` of a sample. ``noun`` names samples in messages. The last ``n_target_planes`` planes
-    of a sample are targets. With ``has_targets`` they are ``Sample.target``, filled up with
-    ``IGNORED`` to the same number of rows. Otherwise targets are class numbers of labels.
+    ``axis`` of a sample, or by those of ``scale``. ``noun`` names samples in messages. The last
+    ``n_target_planes`` planes of a sample are targets. With ``has_targets`` they are
+    ``Sample.target``, filled up with ``IGNORED`` to the same number of rows. Otherwise targets are
+    class numbers of labels.
     """
 
     axis: int
     noun: str
     n_target_planes: int = 0
     has_targets: bool = False
+    scale: Scale | None = None
 
 
 def prepare(
@@ -109,7 +113,10 @@ def prepare(
     if plan.has_targets:
         n_rows = max(1, *(len(s.target) for pool in pools.values() for s in pool.samples))
     repeated = repeats(of_all(lambda pool, row: pool.inputs[row]), labels, places)
-    mean, deviation = _scale(rows["train"], plan.axis, n_planes)
+    if plan.scale is None:
+        mean, deviation = _scale(rows["train"], plan.axis, n_planes)
+    else:
+        mean, deviation = _given(plan.scale, plan.axis, (n_planes, *shape[1:]))
     for split in SPLITS:
         inputs_N = np.lib.format.open_memmap(
             folder / f"{split}.inputs.npy",
@@ -262,6 +269,19 @@ def _chunks(rows: _Rows) -> Iterator[tuple[int, NDArray[np.float64]]]:
     for start in range(0, len(rows), _AT_A_TIME):
         part = rows[start : start + _AT_A_TIME]
         yield start, np.stack([pool.values[row] for pool, row in part]).astype(np.float64)
+
+
+def _given(
+    scale: Scale, axis: int, shape: tuple[int, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Shape a scale's mean and deviation for samples of ``shape``."""
+    along = [1] * len(shape)
+    along[axis] = shape[axis]
+    for name, values in zip(("mean", "deviation"), scale, strict=True):
+        if len(values) != shape[axis]:
+            raise ValueError(f"{name} must have {shape[axis]} numbers, got {len(values)}")
+    mean, deviation = (np.array(values, np.float64).reshape(along) for values in scale)
+    return mean, deviation
 
 
 def _scale(

@@ -32,6 +32,8 @@ from nas.tasks.text.token_task import TokenTask
 from nas.tasks.text.tokenize import (
     TextEncoder,
     Tokens,
+    check_numbers_kept,
+    check_tokens_fit,
     learn_tokenizer,
     least_vocabulary,
     read_tokenizer,
@@ -49,7 +51,8 @@ class LanguageOptions:
 
     A network reads ``context_length`` tokens at most. ``block_length``, in characters, is the
     length of held-out blocks. ``phase`` selects joules per generated token (``generate``) or per
-    token of a prompt (``prefill``); without one they are of a whole context.
+    token of a prompt (``prefill``); without one they are of a whole context. ``vocab_size`` is
+    that of a pretrained network's embedding, by default the tokenizer's.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -61,6 +64,7 @@ class LanguageOptions:
     tokenizer: Path | None = None
     block_length: int = 4096
     phase: Phase | None = None
+    vocab_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.tokens not in _TOKENS:
@@ -71,6 +75,7 @@ class LanguageOptions:
             "block_length": 64,
         }
         check_whole_numbers(self, least)
+        check_numbers_kept(self)
         if self.phase is not None and self.phase not in PHASES:
             raise ValueError(
                 f"phase must be one of {', '.join(PHASES)} or left out, got {self.phase!r}"
@@ -80,7 +85,9 @@ class LanguageOptions:
         """Learn an encoder from ``texts`` of the training split, or read the user's."""
         if self.tokenizer is not None:
             # There is no padding, so that no number needs to be free for it.
-            return read_tokenizer(self.tokenizer, self.context_length, shift=0)
+            encoder = read_tokenizer(self.tokenizer, self.context_length, shift=0)
+            check_tokens_fit(encoder, self.vocab_size, self.tokenizer)
+            return encoder
         return learn_tokenizer(
             self.tokens,
             texts,
@@ -200,7 +207,7 @@ class LanguageModelling(TokenTask[Passage]):
             np.save(folder / f"{split}.bytes.npy", cut.ends - cut.starts)
         (folder / TOKENIZER).write_text(encoder.to_json(), encoding="utf-8")
         return {
-            "vocab_size": encoder.vocab_size,
+            "vocab_size": self.options.vocab_size or encoder.vocab_size,
             "edges": {split: sum(p.n_edges for p in rows[split]) for split in SPLITS},
             "fitting": fitting,
             "samples": {split: len(cut.tokens) for split, cut in windows.items()},

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from nas.tasks.text.tokenize import (
     UNKNOWN_TOKEN,
     TextEncoder,
     Tokens,
+    check_numbers_kept,
+    check_tokens_fit,
     learn_tokenizer,
     least_vocabulary,
     read_tokenizer,
@@ -49,7 +51,9 @@ class TextOptions:
     Texts are cut after ``sequence_length`` tokens, shorter ones padded. ``max_vocabulary`` limits
     words or byte pairs, padding and unknown included; words are compared by their first
     ``word_letters``. ``lowercase`` of ``None`` keeps capitals for bytes alone. ``tokenizer`` is
-    the path of a ``tokenizer.json`` that replaces all of these.
+    the path of a ``tokenizer.json`` that replaces all of these. With ``padding_token``, one of its
+    numbers, tokens keep their numbers, as a pretrained network has them; ``vocab_size`` is then
+    that of the network's embedding, by default the tokenizer's.
 
     Raises:
         ValueError: a field is out of range; the message names field, value and what is allowed.
@@ -61,6 +65,8 @@ class TextOptions:
     lowercase: bool | None = None
     tokenizer: Path | None = None
     word_letters: int | None = None
+    padding_token: int | None = None
+    vocab_size: int | None = None
 
     def __post_init__(self) -> None:
         if self.tokens not in TOKENS:
@@ -74,11 +80,16 @@ class TextOptions:
             if self.tokens != "word":
                 raise ValueError(f"word_letters must have tokens: word, got {self.tokens}")
         check_whole_numbers(self, whole)
+        check_numbers_kept(self)
 
     def encoder(self, texts: Sequence[str]) -> TextEncoder:
         """Learn an encoder from ``texts`` of the training split, or read the user's."""
         if self.tokenizer is not None:
-            return read_tokenizer(self.tokenizer, self.sequence_length)
+            if self.padding_token is None:
+                return read_tokenizer(self.tokenizer, self.sequence_length)
+            encoder = read_tokenizer(self.tokenizer, self.sequence_length, shift=0)
+            check_tokens_fit(encoder, self.vocab_size, self.tokenizer)
+            return replace(encoder, padding_token=self.padding_token)
         return learn_tokenizer(
             self.tokens,
             texts,
@@ -110,6 +121,7 @@ class TextClassification(TokenTask[Row], RowTask[Row]):
             len(about["classes"]),
             batch_size,
             vocab_size=about["vocab_size"],
+            padding_token=self.options.padding_token or PADDING_TOKEN,
         )
 
     def warnings(self) -> list[str]:
@@ -176,7 +188,7 @@ class TextClassification(TokenTask[Row], RowTask[Row]):
         (folder / TOKENIZER).write_text(encoder.to_json(), encoding="utf-8")
         return {
             **encoded.about(),
-            "vocab_size": encoder.vocab_size,
+            "vocab_size": self.options.vocab_size or encoder.vocab_size,
             "shift": encoder.shift,
             "lengths": lengths,
             "unknown": unknown,

@@ -49,11 +49,13 @@ class TextEncoder:
     """Encodes texts into rows of ``sequence_length`` tokens, cut or padded.
 
     ``shift`` is added to the tokenizer's numbers, so that none is the padding token.
+    ``padding_token`` fills rows up.
     """
 
     tokenizer: Tokenizer
     sequence_length: int
     shift: int
+    padding_token: int = PADDING_TOKEN
 
     @property
     def vocab_size(self) -> int:
@@ -74,7 +76,7 @@ class TextEncoder:
         Raises:
             ValueError: as ``encode``.
         """
-        tokens_NT = np.full((len(texts), self.sequence_length), PADDING_TOKEN, np.int64)
+        tokens_NT = np.full((len(texts), self.sequence_length), self.padding_token, np.int64)
         lengths_N = np.zeros(len(texts), np.int64)
         for start in range(0, len(texts), _AT_A_TIME):
             part = list(texts[start : start + _AT_A_TIME])
@@ -127,7 +129,7 @@ class TextEncoder:
 
     def decode_rows(self, tokens_NT: NDArray[np.int64]) -> list[str]:
         """Decode rows of tokens, without padding and special tokens."""
-        rows = [[int(t) - self.shift for t in row if t != PADDING_TOKEN] for row in tokens_NT]
+        rows = [[int(t) - self.shift for t in row if t != self.padding_token] for row in tokens_NT]
         return list(self.tokenizer.decode_batch(rows))
 
     def to_json(self) -> str:
@@ -198,6 +200,37 @@ def read_tokenizer(path: Path, sequence_length: int, shift: object = 1) -> TextE
     except UnicodeDecodeError:
         raise ValueError(f"{path} must be UTF-8 text") from None
     return TextEncoder.from_json(text, sequence_length, shift=int(shift == 1), where=str(path))
+
+
+def check_numbers_kept(options: Any) -> None:
+    """Check ``padding_token`` and ``vocab_size`` of a task file, which keep a tokenizer's numbers.
+
+    Raises:
+        ValueError: there is no tokenizer, or a number is out of range.
+    """
+    padding, size = getattr(options, "padding_token", None), options.vocab_size
+    for name, value, least in (("padding_token", padding, 0), ("vocab_size", size, 1)):
+        if value is None:
+            continue
+        if options.tokenizer is None:
+            raise ValueError(f"{name} must have a tokenizer, got none")
+        if type(value) is not int or not least <= value <= _LARGEST_VOCABULARY:
+            raise ValueError(
+                f"{name} must be an integer in {least}..{_LARGEST_VOCABULARY}, got {value!r}"
+            )
+    if hasattr(options, "padding_token"):
+        if size is not None and padding is None:
+            raise ValueError("vocab_size must have a padding_token, got none")
+        if size is not None and padding is not None and padding >= size:
+            raise ValueError(f"padding_token must be below vocab_size {size}, got {padding}")
+
+
+def check_tokens_fit(encoder: TextEncoder, vocab_size: int | None, path: Path) -> None:
+    """Raise ``ValueError`` if the tokenizer at ``path`` has tokens past ``vocab_size``."""
+    if vocab_size is not None and encoder.vocab_size > vocab_size:
+        raise ValueError(
+            f"vocab_size must be at least that of {path}, {encoder.vocab_size}, got {vocab_size}"
+        )
 
 
 def learn_tokenizer(

@@ -13,6 +13,7 @@ Arrays are ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``. See ``docs/image
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from nas.tasks.base.arrays import read_array, read_named_arrays
 from nas.tasks.base.labels import BadLabel, array_labels, check_label
 from nas.tasks.base.limits import check_rows
 from nas.tasks.base.parquet import ParquetTable
+from nas.tasks.base.prepare import Scale
 from nas.tasks.base.problems import Problems, named
 from nas.tasks.base.sources import Sample, class_files
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
@@ -40,12 +42,17 @@ _MOST_CHANNELS = 4
 class ImageOptions(PictureOptions):
     """Options of a task file of kind ``images``.
 
+    ``mean`` and ``deviation``, one number a channel on the scale of 0 to 255, standardise pixels
+    in place of those of the training split: a pretrained network has its own.
+
     Raises:
         ValueError: a field is not allowed.
     """
 
     image_key: str | None = None
     label_key: str | None = None
+    mean: tuple[float, ...] | None = None
+    deviation: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         # Without arguments `super` names the class as it was before it had slots.
@@ -53,6 +60,23 @@ class ImageOptions(PictureOptions):
         for key, value in (("image_key", self.image_key), ("label_key", self.label_key)):
             if value is not None and not (isinstance(value, str) and value):
                 raise ValueError(f"{key} must be a name, got {value!r}")
+        if (self.mean is None) != (self.deviation is None):
+            raise ValueError("mean and deviation must be given together, got one")
+        for key in ("mean", "deviation"):
+            numbers = getattr(self, key)
+            if numbers is not None:
+                object.__setattr__(self, key, self._numbers(key, numbers))
+
+    def _numbers(self, key: str, values: Any) -> tuple[float, ...]:
+        least = 0.0 if key == "deviation" else -math.inf
+        is_list = isinstance(values, list | tuple) and len(values) == self.channels
+        if not is_list or not all(
+            type(value) in (int, float) and math.isfinite(value) and value > least
+            for value in values
+        ):
+            needed = "finite numbers" if key == "mean" else "finite numbers > 0"
+            raise ValueError(f"{key} must be {self.channels} {needed}, got {values!r}")
+        return tuple(map(float, values))
 
 
 class PictureTask(ArrayClassification):
@@ -70,6 +94,13 @@ class ImageClassification(PictureTask):
     options_type = ImageOptions
     endings = _FILES
     has_parts = True
+    options: ImageOptions
+
+    @property
+    def scale(self) -> Scale | None:
+        """See ``ArrayTask.scale``."""
+        mean, deviation = self.options.mean, self.options.deviation
+        return None if mean is None or deviation is None else (mean, deviation)
 
     def rows(self, source: Any, problems: Problems) -> list[Sample]:
         """See ``ArrayTask.rows``."""

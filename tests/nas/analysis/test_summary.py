@@ -40,7 +40,13 @@ class FakeRun:
         self.device_account_path = folder / "device.jsonl"
         self._records = list(records)
         self.config = SimpleNamespace(
-            trials=len(records), carbon_g_per_kwh=360.0, goals=Goals(), supernet=None, teacher=None
+            trials=len(records),
+            carbon_g_per_kwh=360.0,
+            goals=Goals(),
+            supernet=None,
+            checkpoint=None,
+            has_finalists=False,
+            teacher=None,
         )
 
     def trials(self):

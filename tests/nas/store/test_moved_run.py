@@ -17,12 +17,11 @@ from run_fakes import make_run
 from search_fakes import SPACE
 
 import nas
-from nas.cli.commands import search as search_verb
 from nas.cli.main import main
 from nas.core.files import write_atomic, write_json
 from nas.core.scratch import clear_abandoned, scratch
 from nas.records.config import SearchConfig
-from nas.store import new_run, run_file
+from nas.store import new_run, run_file, run_folders
 
 CONFIG = SearchConfig(task="digits", space=SPACE, trials=2)
 TASK = "name: words\nkind: text_classification\ntrain: {0}/train.txt\nvalidation: {0}/train.txt\n"
@@ -123,7 +122,7 @@ def test_searches_that_begin_at_once_have_folders_of_their_own(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "quickstart-3").mkdir(parents=True)
     with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(search_verb._reserved, ["quickstart"] * 8))
+        folders = list(pool.map(run_folders._reserved, ["quickstart"] * 8, ["--run"] * 8))
     assert sorted(folder.name for folder in folders) == sorted(
         f"quickstart-{n}" for n in range(4, 12)
     )
