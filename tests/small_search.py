@@ -134,11 +134,11 @@ def search(folder, mode, workers, words):
 
     if "unmeasured" in words:
         # Measuring takes longer than such trainings do.
-        in_process.FreshMeasure = FormulaMeasure
+        in_process.LocalMeasure = FormulaMeasure
         if workers:
-            from nas.cluster import driver as ray_driver
+            from nas.cluster import measuring as ray_measuring
 
-            ray_driver.RayMeasure = FormulaMeasure
+            ray_measuring.RayMeasure = FormulaMeasure
     if "halved" in words:
         study.TrainingEvaluator = Watched if mode == "new" else WatchedAgain
         study.Stopper = StopsOne

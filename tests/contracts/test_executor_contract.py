@@ -247,7 +247,7 @@ def test_a_search_stops_trials_at_their_rungs(make, tmp_path):
     session, folder = make_session(tmp_path, sampler="random", trials=9), tmp_path / "trials"
     config = HalvingConfig(eta=2, min_epochs=2, startup_trials=2)
     with make(Growing(), folder) as executor:
-        search(session, executor, folder, Stopper(config, session, session._gate._surrogates))
+        search(session, executor, folder, Stopper(config, session, session._gate.surrogates))
     records = session.records()
     assert not [r.reason for r in records if r.state == "failed"]
     assert {r.state for r in records} == {"complete", "stopped"} and len(records) == 9

@@ -15,7 +15,7 @@ from fault_fakes import EPOCHS, Faulty, faulty_measure, notes, wait_for
 from search_fakes import changed, finished, make_session
 
 from nas.cluster import connect as ray_cluster
-from nas.cluster import driver as ray_driver
+from nas.cluster import measuring as ray_measuring
 from nas.cluster.trial_worker import evaluate_trial
 from nas.core.files import write_json
 from nas.core.retry import patience
@@ -25,7 +25,7 @@ from nas.store.driver import Driver
 
 pytestmark = pytest.mark.e2e
 TESTS = Path(__file__).parents[2]
-RAY_MEASURE = ray_driver.RayMeasure
+RAY_MEASURE = ray_measuring.RayMeasure
 # Longer than a worker's start on a busy machine, which counts as the trial's own time.
 LIMIT_S = 30.0
 
@@ -63,7 +63,7 @@ def search(cluster, tmp_path, monkeypatch):
     def run(faults=None, *, measuring=None, trials=4, workers=2, timeout_s=None, meanwhile=None):
         measuring = faulty_measure(tmp_path, measuring or {})
         measure = functools.partial(RAY_MEASURE, function=measuring)
-        monkeypatch.setattr(ray_driver, "RayMeasure", measure)
+        monkeypatch.setattr(ray_measuring, "RayMeasure", measure)
         gate = GateConfig(startup_trials=99)
         session = make_session(tmp_path, trials=trials, sampler="random", gate=gate)
         with ThreadPoolExecutor(1) as beside, patience(wait_s=30.0):

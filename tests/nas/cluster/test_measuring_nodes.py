@@ -16,7 +16,7 @@ from search_fakes import SPACE, make_session
 import nas
 from nas.cli.main import main
 from nas.cluster import connect as ray_cluster
-from nas.cluster import driver as ray_driver
+from nas.cluster import measuring as ray_measuring
 from nas.core.files import write_json
 from nas.records.config import GateConfig
 from nas.searching import study
@@ -60,8 +60,8 @@ def trained_on(folder):
 def test_trials_train_here_and_are_measured_there_and_each_device_has_a_front_of_its_own(
     cluster, tmp_path, monkeypatch, capsys
 ):
-    measure = functools.partial(ray_driver.RayMeasure, function=measuring(tmp_path))
-    monkeypatch.setattr(ray_driver, "RayMeasure", measure)
+    measure = functools.partial(ray_measuring.RayMeasure, function=measuring(tmp_path))
+    monkeypatch.setattr(ray_measuring, "RayMeasure", measure)
     monkeypatch.setattr(study, "TrainingEvaluator", Noting)
     write_json(tmp_path / "space.yaml", SPACE.to_dict())
     folder = tmp_path / "run"
@@ -104,8 +104,8 @@ def test_trials_train_here_and_are_measured_there_and_each_device_has_a_front_of
 
 
 def test_trials_on_gpus_have_one_each_where_there_are_enough(cluster, tmp_path, monkeypatch):
-    measure = functools.partial(ray_driver.RayMeasure, function=measuring(tmp_path))
-    monkeypatch.setattr(ray_driver, "RayMeasure", measure)
+    measure = functools.partial(ray_measuring.RayMeasure, function=measuring(tmp_path))
+    monkeypatch.setattr(ray_measuring, "RayMeasure", measure)
     gate = GateConfig(startup_trials=99)
     session = make_session(tmp_path, trials=2, sampler="random", gate=gate)
     with ray_cluster.cluster(cluster.address, 2, "cuda:0"):

@@ -33,7 +33,7 @@ def curve_of(architecture):
 
 
 def make_stopper(session):
-    return Stopper(HALVING, session, session._gate._surrogates)
+    return Stopper(HALVING, session, session._gate.surrogates)
 
 
 def drive(session, stopper):
@@ -189,7 +189,7 @@ def test_a_resumed_search_judges_as_the_one_that_was_killed(tmp_path):
 
 def test_joules_are_measured_ones_as_soon_as_there_are(tmp_path):
     session = halved(tmp_path, trials=12)
-    energies = session._gate._surrogates.energies_j(session.records())
+    energies = session._gate.surrogates.energies_j(session.records())
     for record in session.records():
         if record.state == "complete":
             assert energies[record.number] == record.energy_j
