@@ -4,12 +4,16 @@ from types import SimpleNamespace
 
 import pytest
 from fakes import FakeClock, FakeMeter
-from search_fakes import make_trial, reading
+from record_fakes import made_record
+from search_fakes import WORKLOAD, make_trial, reading
 
+from nas.analysis.account import render_account
 from nas.analysis.summary import summarise
 from nas.core.retry import patience
+from nas.core.units import format_joules
 from nas.records.goals import Goals
 from nas.searching.device_account import DeviceAccount, device_energy_j
+from predictors.measurement.records import append_records
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 
 MODEL = Architecture(8, (LayerSpec(AttentionSpec(2, 1, 4), FfnSpec(8)),), patch_size=4)
@@ -38,6 +42,8 @@ class FakeRun:
 
     def __init__(self, folder, *records):
         self.device_account_path = folder / "device.jsonl"
+        self.calibration_path = folder / "calibration.jsonl"
+        self.pruning_path = folder / "pruning.json"
         self._records = list(records)
         self.config = SimpleNamespace(
             trials=len(records),
@@ -152,3 +158,25 @@ def test_a_carbon_intensity_is_above_0(tmp_path):
     run = FakeRun(tmp_path, trial(0, 0.9, 1.0))
     with pytest.raises(ValueError, match="carbon_g_per_kwh"):
         summarise(run, carbon_g_per_kwh=0.0)
+
+
+def test_the_account_says_what_was_considered_pruned_and_calibrated(tmp_path):
+    run = FakeRun(tmp_path, trial(0, 0.8, 2e-6), trial(1, 0.9, 3e-6))
+    without = render_account(summarise(run))
+    assert "considered" not in without
+    assert "calibration" not in without
+    counts = {"considered": 4000, "over_limit": 500, "dominated": 2500}
+    (tmp_path / "pruning.json").write_text(json.dumps(counts))
+    record = made_record(MODEL, WORKLOAD, 1e-6)
+    append_records(tmp_path / "calibration.jsonl", [record, record])
+    summary = summarise(run)
+    # Each training took 30 J.
+    assert summary.pruned_energy_j == 3000 * 30
+    assert summary.calibration_energy_j == 2 * record.spent_energy_j
+    text = render_account(summary)
+    assert (
+        "candidates: 4,000 considered, 3,000 pruned before training (75%: 2,500 dominated, 500 "
+        "over a limit); training those would have cost 90 kJ (estimate)"
+    ) in text
+    assert "2 complete (2 measured)" in text
+    assert f"calibration {format_joules(2 * record.spent_energy_j)}, idle" in text

@@ -165,10 +165,11 @@ def test_baselines_and_the_first_are_never_stopped(tmp_path):
 @pytest.mark.parametrize("why", ["baseline", "audit"])
 def test_what_must_be_known_to_its_end_is_not_stopped(tmp_path, why):
     session = halved(tmp_path, trials=20)
-    worst = next(r for r in session.records() if r.state == "stopped")
     stopper = make_stopper(session)
+    stopped = [r for r in session.records() if r.state == "stopped"]
+    # By the models as they are at the end, one or the other would go on.
+    worst = next(r for r in stopped if stopper.judge(r.number, Progress(r.curve, EPOCHS)))
     progress = Progress(worst.curve, EPOCHS)
-    assert stopper.judge(worst.number, progress) is not None
     session._records[worst.number] = changed(worst, **{why: True})
     assert stopper.judge(worst.number, progress) is None
 
@@ -202,6 +203,7 @@ class FakeRun:
 
     def __init__(self, folder, session):
         self.device_account_path = folder / "none.jsonl"
+        self.calibration_path, self.pruning_path = folder / "none.jsonl", folder / "none.json"
         self.config, self._session = session._config, session
 
     def trials(self):
