@@ -78,7 +78,7 @@ def calibrate(
         ValueError: the configuration or task is invalid, or ``labels`` is below 1.
         MeterError: no meter can measure the device.
     """
-    from nas.searching.calibration import ahead
+    from nas.searching import ahead
 
     return ahead.calibrate(config, labels, on_label=on_label)
 

@@ -47,11 +47,14 @@ class RowMaps:
             one is proposed.
         allowed: Masks feasible rows, ``(N,)`` booleans, without evaluating them; by default all
             rows are feasible. Unlike a constraint of the study, the mask is exact.
+        models: Makes the models of objectives and constraints from the names of a row's
+            parameters; by default all have Gaussian processes.
     """
 
     features: NamedRowMap | None = None
     canonical: NamedRowMap | None = None
     allowed: NamedRowFilter | None = None
+    models: MakeModels | None = None
 
 
 # Proposals from one fit: the batch grows with the number of complete trials, and with the number
@@ -93,7 +96,6 @@ class EhviSampler(BaseSampler):
         effort: Effort = Effort(),  # noqa: B008
         prior_trials: Sequence[PriorTrial] = (),
         partial_trials: Partial | None = None,
-        models: MakeModels | None = None,
     ) -> None:
         """Create a sampler; it draws no random number before the first trial.
 
@@ -111,8 +113,6 @@ class EhviSampler(BaseSampler):
             partial_trials: Extrapolates the results of unfinished trials (pruned, failed) from
                 the complete ones, with a larger variance. Pruned trials then count as startup
                 trials, and half as many complete trials are required.
-            models: Makes the models of objectives and constraints from the names of a row's
-                parameters; by default all have Gaussian processes.
 
         Raises:
             ValueError: ``n_startup_trials`` is below 2. Options that do not match the number of
@@ -124,7 +124,7 @@ class EhviSampler(BaseSampler):
         self._n_startup, self._corners = n_startup_trials, corners
         self._options, self._row_maps, self._effort = objectives, row_maps, effort
         self._prior_trials = tuple(prior_trials)
-        self._partial, self._models = partial_trials, models
+        self._partial, self._models = partial_trials, row_maps.models
         self._prior: Evaluated | None = None
         self._independent = RandomSampler(seed=self._seed)
         self._history = History(objectives.variances)

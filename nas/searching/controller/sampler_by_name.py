@@ -112,10 +112,10 @@ def architecture_sampler(
             features=lambda names, rows: _features(batch_of(names, rows), workload),
             canonical=canonical,
             allowed=None if allowed is None and not goals.limits_counts else is_allowed,
+            models=lambda names: loss_models(surrogates, partial(batch_of, names)),
         ),
         prior_trials=prior_trials,
         partial_trials=partial_trials,
-        models=lambda names: loss_models(surrogates, partial(batch_of, names)),
     )
 
 
