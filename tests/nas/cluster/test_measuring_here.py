@@ -37,6 +37,7 @@ def test_a_trial_measures_in_its_own_worker(tmp_path):
         "meter": "estimate",
         "protocol": PROTOCOL,
         "lock_folder": tmp_path,
+        "between_sd": 0.0,
         "weights": weights,
         "inputs": inputs,
     }

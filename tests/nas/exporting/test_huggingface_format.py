@@ -229,7 +229,7 @@ def run(tmp_path_factory):
     plain = {gene: ["fp32"] for gene in ("attention_precision", "ffn_precision")}
     genes = space.to_dict() | plain | {"blocks": ["default", "vit"]}
     del genes["loadable"]
-    changes = {"sampler": "random", "space": SearchSpace.from_dict(genes), "trials": 24}
+    changes = {"sampler": "random", "space": SearchSpace.from_dict(genes), "trials": 30}
     config = SearchConfig(task="digits", **changes)
     run_file.go_on(new_run.begin(folder, config, "fake", workload=WORKLOAD))
     drive(make_session(folder, **changes, seed=5), finished)

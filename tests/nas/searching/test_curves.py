@@ -82,7 +82,7 @@ def test_the_gate_learns_qualities_of_stopped_trials():
         gate.refit(records)
         gates.append(gate)
     batch = ArchitectureBatch.of([r.architecture for r in stopped])
-    plain, told = (g._surrogates.quality(batch, 0.9) for g in gates)
+    plain, told = (g.surrogates.quality(batch, 0.9) for g in gates)
     # It has seen what they are like.
     assert told.in_range.all() and not plain.in_range.all()
     assert gates[0].front_numbers == gates[1].front_numbers
