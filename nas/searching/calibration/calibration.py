@@ -24,12 +24,12 @@ from nas.core.plain import to_plain
 from nas.core.retry import AwayError
 from nas.records.config import SearchConfig
 from nas.records.trial import Trial
+from nas.searching.calibration.held_out import held_out_errors
 from nas.searching.calibration.labels import Labels
 from nas.searching.gating.prior_run import Conditions
 from predictors.campaign.plan import reference_architecture
 from predictors.energy.active import first_rows
 from predictors.energy.features import counted
-from predictors.energy.held_out import held_out_errors
 from predictors.energy.models import Observation
 from predictors.labels.cache import Label
 from predictors.labels.repeatability import Repeatability

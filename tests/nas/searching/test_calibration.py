@@ -18,10 +18,10 @@ from nas.searching.calibration.calibration import (
     pays,
     spent_in,
 )
+from nas.searching.calibration.held_out import held_out_errors
 from nas.searching.calibration.labels import Labels, cache_of, new_session
 from nas.searching.gating.prior_run import Conditions
 from predictors.campaign.plan import reference_architecture
-from predictors.energy.held_out import held_out_errors
 from predictors.energy.models import CostPredictor, Observation
 from predictors.labels.cache import Label, LabelCache
 from predictors.measurement.process import MeasureError

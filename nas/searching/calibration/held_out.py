@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.searching.gating.cost_surrogate import CostSurrogate
 from predictors.energy.models import CostPredictor, Observation
+from search_spaces.space.batch import ArchitectureBatch
 
-_FOLDS = 4
+_FOLDS = 6
 
 
 def held_out_errors(
@@ -17,6 +19,7 @@ def held_out_errors(
 ) -> NDArray[np.float64]:
     """Return ``|prediction / label - 1|`` of each observation, predicted by the other folds.
 
+    The model is the surrogate of joules that searches use, fitted again for each fold.
     All labels of an architecture are in one fold, and all observations of one workload.
 
     Raises:
@@ -34,9 +37,10 @@ def held_out_errors(
         test = [i for i, name in enumerate(hashes) if fold_of[name] == fold]
         rest = [o for o, name in zip(observations, hashes, strict=True) if fold_of[name] != fold]
         predictor = CostPredictor.fit(rest, seed=seed)
-        predicted = predictor.predict(
-            [observations[i].architecture for i in test], observations[0].workload
-        ).mean
+        surrogate = CostSurrogate(observations[0].workload, predictor)
+        surrogate.fit(predictor, rest)
+        batch = ArchitectureBatch.of([observations[i].architecture for i in test])
+        predicted = surrogate.predict(batch, 0.9).mean
         labels = np.array([observations[i].cost for i in test])
         errors[test] = np.abs(predicted / labels - 1)
     return errors
