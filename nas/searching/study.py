@@ -53,6 +53,7 @@ from nas.store.storage import StudyStore
 from nas.store.storage_host import name_storage
 from nas.tasks.registry import get_task
 from predictors.measurement.protocol import Protocol, get_protocol
+from predictors.meters.base import MeterError
 from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class _Knowledge:
     """What a search knows beside its trials, and what it learns of candidates it never trains."""
 
     warm_start: WarmStart
-    labels: Labels
+    labels: Labels | None
     pruning: Pruning
     surrogates: ArchitectureSurrogates
 
@@ -200,11 +201,14 @@ def _run_search(
             if run is not None:
                 first = replace(first, meter=run.meter)
             measured = backend.find_meters((first, *further), config.device, config.meter)
-        meter = measured[0] if measured else backend.find_meter(config.device, meter_name)
-        meter_name = meter.meter
-        conditions = _conditions(meter, protocol, workload)
+        meter = measured[0] if measured else None
         saved = None if run is None else load_warm_start(folder, config)
-        warm_start = collect_warm_start(config, conditions) if saved is None else saved
+        if saved is None:
+            meter = meter or backend.find_meter(config.device, meter_name)
+            meter_name = meter.meter
+            warm_start = collect_warm_start(config, _conditions(meter, protocol, workload))
+        else:
+            warm_start = saved
         pruning = Pruning(config.space, seed=config.seed)
         surrogates = ArchitectureSurrogates(
             workload,
@@ -224,6 +228,7 @@ def _run_search(
             stack.enter_context(backend)
         backend.check_paths(config, files, folder)
         if run is None:
+            assert meter_name is not None
             was_there = folder.exists()
             lock = stack.enter_context(writing.first_writer(folder))
             with undone(folder, was_there):
@@ -240,17 +245,33 @@ def _run_search(
         with writing.said_if_not_writable(folder):
             run_file.go_on(run)
         store = store or open_study(run, sampler)
-        labels = Labels(conditions, cache_of(conditions), new_session())
+        labels = _labels(run, meter, backend, workload)
         measuring = Measuring(
             *(config.device, run.meter, protocol),
             measured=measured,
-            between_sd=labels.repeatability().interval_sd,
+            between_sd=0.0 if labels is None else labels.repeatability().interval_sd,
         )
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
             store.fence(writing.checks_of(run, lock, stack), lock.token)
             knowledge = _Knowledge(warm_start, labels, pruning, surrogates)
             _drive(run, store, backend, measuring, knowledge, listener)
     return run
+
+
+def _labels(
+    run: Run, meter: MeterFound | None, backend: Backend, workload: Workload
+) -> Labels | None:
+    """Return the labels under the conditions of ``run``, ``None`` if its meter is not found.
+
+    A run that is resumed may have nothing left to measure; else its next trial says why.
+    """
+    if meter is None:
+        try:
+            meter = backend.find_meter(run.config.device, run.meter)
+        except (MeterError, ValueError):
+            return None
+    conditions = _conditions(meter, get_protocol(run.config.protocol), workload)
+    return Labels(conditions, cache_of(conditions), new_session())
 
 
 def _backend(driver: Driver, config: SearchConfig, listener: Listener | None) -> Backend:
@@ -277,7 +298,7 @@ def _drive(
     config, warm_start, pruning = run.config, knowledge.warm_start, knowledge.pruning
     labels, surrogates = knowledge.labels, knowledge.surrogates
     workload, calibration = surrogates.workload, None
-    if pays(config):
+    if labels is not None and pays(config):
         surrogates.add_observations(labels.observations())
         calibration = _calibration(run, labels, backend, measuring)
     gate = Gate(
