@@ -52,6 +52,10 @@ FROZEN = {
         "--quiet",
         "--json",
     },
+    "calibrate": {
+        *("recipe", "--task", "--space", "--plugin", "--labels", "--seed"),
+        *("--device", "--meter", "--quiet", "--json"),
+    },
     "resume": {
         "run",
         "--trials",

@@ -10,6 +10,7 @@ from nas.tasks.base.metric import ACCURACY
 from nas.tasks.base.task_file import read_task_file
 from nas.tasks.registry import TASKS, get_task
 from nas.tasks.sequences.pair_task import PairTask
+from nas.tasks.sequences.translation_score import CorpusScore
 from nas.training.objective import Classification, objective_of
 from search_spaces.workload import Workload
 
@@ -62,7 +63,11 @@ def test_files_for_artifacts_have_plain_names(name):
 
 class Summaries(PairTask):
     kind = "summaries"
+    workload_kind = "translation"
     metrics = ("chrf",)
+
+    def score(self):
+        return CorpusScore(self.metric.key)
 
 
 def test_a_kind_of_pairs_needs_a_name_and_metrics(tmp_path, monkeypatch):

@@ -143,7 +143,7 @@ def test_every_part_of_training_that_computes_is_guarded(monkeypatch, compressio
 
         monkeypatch.setattr(module, name, call)
 
-    for name in ("compress", "importance", "inherit", "fake_quantised", "evaluate"):
+    for name in ("compress", "score", "inherit", "fake_quantised", "evaluate"):
         watched(fit_module, name)
     watched(loop, "_distillation")
     watched(torch.nn.functional, "linear")
@@ -152,6 +152,6 @@ def test_every_part_of_training_that_computes_is_guarded(monkeypatch, compressio
         Setting(task, workload, seed=0, teacher=teacher, step_guard=guard),
         config,
     )
-    expected = {"compress", "importance", "inherit", "evaluate", "_distillation", "linear"}
+    expected = {"compress", "score", "inherit", "evaluate", "_distillation", "linear"}
     assert seen >= expected
     assert depth == [0]
