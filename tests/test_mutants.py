@@ -16,6 +16,8 @@ PACKAGES = ("nas", "predictors", "search_spaces", "experiments")
 DOMINANCE = "nas/pareto/dominance.py"
 UNCERTAINTY = "nas/pareto/uncertainty.py"
 GATE = "nas/searching/gating/gate.py"
+PRUNING = "nas/searching/gating/pruning.py"
+SURROGATES = "nas/searching/gating/surrogates.py"
 CALIBRATION = "predictors/energy/calibration.py"
 REGRESSOR = "predictors/energy/regressor.py"
 ESTIMATE = "nas/core/estimate.py"
@@ -69,15 +71,15 @@ MUTANTS = [
     ),
     (
         GATE,
-        "self._config.startup_trials - self._n_complete",
-        "self._config.startup_trials - self._n_complete + 1",
+        "self._config.startup_trials - self.surrogates.n_complete",
+        "self._config.startup_trials - self.surrogates.n_complete + 1",
         f"{OF_GATE}::test_it_decides_from_its_last_startup_trial_on",
     ),
     (
-        GATE,
-        "[self._seed, int(architecture.hash, 16)]",
-        "[int(architecture.hash, 16)]",
-        f"{OF_GATE}::test_who_is_audited_depends_on_seed_and_candidate_alone",
+        PRUNING,
+        " if verdict != Verdict.KEPT]",
+        "]",
+        "nas/searching/test_pruning.py::test_audits_are_drawn_from_all_that_is_pruned",
     ),
     (
         GATE,
@@ -92,7 +94,7 @@ MUTANTS = [
         f"{OF_GATE}::test_members_of_the_pool_count_one_deviation_worse_than_predicted",
     ),
     (
-        GATE,
+        SURROGATES,
         "self._fits_s <= self._fit_share",
         "self._fits_s >= self._fit_share",
         f"{OF_GATE}::test_fitting_takes_at_most_its_share_of_the_time",

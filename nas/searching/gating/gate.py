@@ -161,6 +161,11 @@ class Gate:
         self._front = self._goals.front([*self._front, record])
         self._measured, self._rivals = self._goals.feasible([*self._measured, record]), None
 
+    @property
+    def _n_missing(self) -> int:
+        """Number of startup trials that are not complete yet."""
+        return self._config.startup_trials - self.surrogates.n_complete
+
     def judge(self, architecture: Architecture) -> GateDecision:
         """Decide whether to train ``architecture``."""
         batch = ArchitectureBatch.of([architecture])
@@ -173,7 +178,7 @@ class Gate:
     ) -> tuple[Verdict, str | None]:
         kept = Verdict.KEPT, None
         n_complete = self.surrogates.n_complete
-        least = self._config.startup_trials - n_complete
+        least = self._n_missing
         if self.surrogates.n_prior_energy < least:
             return kept
         low_j = float(energy_j.low[0])
@@ -203,7 +208,7 @@ class Gate:
         """Return the verdict (``pruning.Verdict``) on each candidate, ``(N,)``; see ``judge``."""
         found = np.full(len(batch), Verdict.KEPT, dtype=np.int8)
         n_complete = self.surrogates.n_complete
-        least = self._config.startup_trials - n_complete
+        least = self._n_missing
         if self.surrogates.n_prior_energy < least:
             return found
         energy_j = self._energy_j(batch)
