@@ -56,15 +56,15 @@ def test_members_that_fill_the_space_are_measured_between_references(tmp_path):
     calibration.advance()
     state = calibration.state
     assert order[0] == order[9] == "reference"
-    assert state.n_references == order.count("reference") == 2
-    assert state.n_measured == LEAST == len({*order} - {"reference"})
+    assert state.n_references == order.count("reference") >= 2
+    assert LEAST <= state.n_measured == len({*order} - {"reference"}) <= MOST
     assert all(SPACE.contains(label.architecture) for label in labels.all()[1:8])
     assert state.is_done
     assert state.failure is None
     # Nothing else is due until trials are measured.
     assert not calibration.step()
     new = calibration.take()
-    assert len(new) == LEAST
+    assert len(new) == state.n_measured
     assert calibration.take() == []
     records = read_records(tmp_path / "calibration.jsonl").records
     assert len(records) == len(order)
@@ -90,14 +90,15 @@ def test_measuring_ends_once_held_out_errors_are_small_and_at_the_most_otherwise
 
 
 def test_a_second_search_needs_a_reference_alone(tmp_path):
-    made(tmp_path)[0].advance()
+    first, _ = made(tmp_path, n=MOST)
+    first.advance()
     second, labels = made(tmp_path, seed=1)
     second.advance()
     state = second.state
-    assert (state.n_cached, state.n_measured, state.n_references) == (LEAST, 0, 1)
+    assert (state.n_cached, state.n_measured, state.n_references) == (MOST, 0, 1)
     assert state.error is not None
-    assert len(labels.observations()) == LEAST
-    assert f"{LEAST} from earlier searches" in state.describe()
+    assert len(labels.observations()) == MOST
+    assert f"{MOST} from earlier searches" in state.describe()
 
 
 def test_a_search_of_another_space_measures_its_own_members(tmp_path):
@@ -211,7 +212,7 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_the_cache(tmp_path):
     calibration, labels = made(tmp_path, cache=LabelCache(blocked / "labels.jsonl"))
     calibration.advance()
     assert calibration.state.failure is None
-    assert len(labels.observations()) == LEAST
+    assert len(labels.observations()) == calibration.state.n_measured >= LEAST
 
 
 def test_caches_differ_by_conditions():
