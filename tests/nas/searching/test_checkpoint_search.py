@@ -24,9 +24,10 @@ from search_spaces.compression import probing
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Nothing is probed or compiled: a network's joules follow from its size."""
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr("nas.searching.in_process.LocalMeasure", FormulaMeasure)
-    monkeypatch.setattr(probing, "probe", lambda device, **_: report(fp32="real", bf16="real"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nas.searching.in_process.LocalMeasure", FormulaMeasure)
+        patch.setattr(probing, "probe", lambda device, **_: report(fp32="real", bf16="real"))
+        yield
 
 
 @pytest.fixture(scope="module")
