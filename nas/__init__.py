@@ -78,9 +78,9 @@ def calibrate(
         ValueError: the configuration or task is invalid, or ``labels`` is below 1.
         MeterError: no meter can measure the device.
     """
-    from nas.searching import ahead
+    from nas.searching import calibrating
 
-    return ahead.calibrate(config, labels, on_label=on_label)
+    return calibrating.calibrate(config, labels, on_label=on_label)
 
 
 def search(

@@ -176,7 +176,7 @@ class Artifact:
     @overload
     def transcribe(self, files: Iterable[str | Path], *, beam_size: int = ...) -> list[str]: ...
     def transcribe(self, files: Any, *, beam_size: int = 1) -> str | list[str]:
-        """Return what is said in each WAV file, of any sample rate, or in the single one.
+        """Return the transcript of each WAV file, or of the single one, at any sample rate.
 
         With a ``beam_size`` above 1 texts are searched for by their probability.
 

@@ -19,11 +19,13 @@ from nas.evaluation.executor import Backend, Executor, Measuring
 from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.teacher import check_artifact
 from nas.records.config import CHECKPOINT, LARGEST, SearchConfig
-from nas.records.device_names import MeterFound, find_meter
+from nas.records.device_names import MeterFound
 from nas.records.supernet import best_of, choose_finalists
 from nas.searching import writing
-from nas.searching.calibration.calibration import BackgroundCalibration, Calibration, pays
-from nas.searching.calibration.labels import Labels, cache_of, new_session
+from nas.searching.calibrating import calibration_of
+from nas.searching.calibration.calibration import pays
+from nas.searching.calibration.labels import Labels
+from nas.searching.conditions import conditions_under, labels_of
 from nas.searching.controller.refine import Refinement
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
@@ -31,7 +33,6 @@ from nas.searching.device_account import DeviceAccount, watched_meter
 from nas.searching.early_stopping import Stopper
 from nas.searching.fitting import check_fits, check_teacher
 from nas.searching.gating.gate import CandidatePool, Gate
-from nas.searching.gating.prior_run import Conditions
 from nas.searching.gating.pruning import Pruning
 from nas.searching.gating.surrogates import FIT_SHARE, ArchitectureSurrogates
 from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
@@ -52,9 +53,7 @@ from nas.store.run import Run
 from nas.store.storage import StudyStore
 from nas.store.storage_host import name_storage
 from nas.tasks.registry import get_task
-from predictors.measurement.protocol import Protocol, get_protocol
-from predictors.meters.base import MeterError
-from search_spaces.workload import Workload
+from predictors.measurement.protocol import get_protocol
 
 if TYPE_CHECKING:
     from nas.cluster.tensorboard import TensorBoardLog
@@ -206,7 +205,7 @@ def _run_search(
         if saved is None:
             meter = meter or backend.find_meter(config.device, meter_name)
             meter_name = meter.meter
-            warm_start = collect_warm_start(config, _conditions(meter, protocol, workload))
+            warm_start = collect_warm_start(config, conditions_under(meter, protocol, workload))
         else:
             warm_start = saved
         pruning = Pruning(config.space, seed=config.seed)
@@ -245,7 +244,7 @@ def _run_search(
         with writing.said_if_not_writable(folder):
             run_file.go_on(run)
         store = store or open_study(run, sampler)
-        labels = _labels(run, meter, backend, workload)
+        labels = labels_of(run, meter, backend, workload)
         measuring = Measuring(
             *(config.device, run.meter, protocol),
             measured=measured,
@@ -256,22 +255,6 @@ def _run_search(
             knowledge = _Knowledge(warm_start, labels, pruning, surrogates)
             _drive(run, store, backend, measuring, knowledge, listener)
     return run
-
-
-def _labels(
-    run: Run, meter: MeterFound | None, backend: Backend, workload: Workload
-) -> Labels | None:
-    """Return the labels under the conditions of ``run``, ``None`` if its meter is not found.
-
-    A run that is resumed may have nothing left to measure; else its next trial says why.
-    """
-    if meter is None:
-        try:
-            meter = backend.find_meter(run.config.device, run.meter)
-        except (MeterError, ValueError):
-            return None
-    conditions = _conditions(meter, get_protocol(run.config.protocol), workload)
-    return Labels(conditions, cache_of(conditions), new_session())
 
 
 def _backend(driver: Driver, config: SearchConfig, listener: Listener | None) -> Backend:
@@ -300,7 +283,7 @@ def _drive(
     workload, calibration = surrogates.workload, None
     if labels is not None and pays(config):
         surrogates.add_observations(labels.observations())
-        calibration = _calibration(run, labels, backend, measuring)
+        calibration = calibration_of(run, labels, backend, measuring)
     gate = Gate(
         surrogates,
         config.gate,
@@ -336,22 +319,6 @@ def _drive(
     if session.stop_reason is not None:
         store.check_writer()
         run.end_early(session.stop_reason)
-
-
-def _calibration(run: Run, labels: Labels, backend: Backend, measuring: Measuring) -> Calibration:
-    """Return the calibration of a search; it measures beside trials where that is possible."""
-    config = run.config
-    measure, inputs = backend.measure(measuring), run.inputs_place.resolve()
-    kind = BackgroundCalibration if backend.measures_beside else Calibration
-    return kind(
-        labels,
-        config.space,
-        lambda architecture: measure(architecture, labels.conditions.workload, None, inputs),
-        run.calibration_path,
-        device=config.measured_device,
-        seed=config.seed,
-        trials=config.trials,
-    )
 
 
 def _search_and_refine(
@@ -432,19 +399,3 @@ def _log(run: Run, listener: Listener | None) -> TensorBoardLog | None:
     from nas.cluster.tensorboard import TensorBoardLog
 
     return TensorBoardLog(run.config.space, run.tensorboard_folder, run.unit, listener)
-
-
-def conditions_of(config: SearchConfig) -> Conditions:
-    """Return the measuring conditions that the search would have on this machine.
-
-    Raises:
-        ValueError: the task, protocol, device or meter does not exist.
-        MeterError: no meter can measure the device.
-    """
-    meter = find_meter(None, config.device, config.meter)
-    workload = get_task(config.task).workload(config.batch_size)
-    return _conditions(meter, get_protocol(config.protocol), workload)
-
-
-def _conditions(meter: MeterFound, protocol: Protocol, workload: Workload) -> Conditions:
-    return Conditions(meter.hardware, meter.source, protocol.hash, workload, meter.limits)

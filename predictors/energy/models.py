@@ -264,7 +264,7 @@ class CostPredictor:
         if self.standard is not None:
             in_range = self.standard.excess(rows) <= 0
             widths = np.where(in_range, widths, _BEYOND * widths)
-        # Of an unmeasured device nothing is in range, even where other GPUs were measured.
+        # Without records of this device nothing is in range, even if other GPUs were measured.
         in_range &= self.n_records > 0
         return Predictions(
             np.exp(middle), np.exp(middle - widths), np.exp(middle + widths), in_range

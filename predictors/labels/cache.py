@@ -16,7 +16,7 @@ from search_spaces.architecture import Architecture
 # Part of every file's name: another number where labels of older versions do not compare.
 CACHE_VERSION = 1
 # Most labels that are read, the newest: they resemble the device as it is now.
-_MOST_READ = 4000
+_MOST_READ = 1000
 _MOST_BYTES = 1 << 28
 
 Weights = Literal["random", "trained"]

@@ -24,7 +24,7 @@ from predictors.labels.cache import Label
 DEFAULT_ESTIMATE_SD, DEFAULT_SENSOR_SD = 0.06, 0.02
 # Degrees of freedom that the default counts as.
 _DEFAULT_DOF = 4
-# Sessions from which on the part of a session is told from that of a process.
+# Least sessions to separate the variance between sessions from that between processes.
 _LEAST_SESSIONS = 3
 _Z = 1.96
 

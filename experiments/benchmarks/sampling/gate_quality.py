@@ -134,7 +134,7 @@ def _labels(setting: Setting, rng: np.random.Generator, **more: int) -> Labels:
 def _prior(
     setting: Setting, members: Members, rng: np.random.Generator
 ) -> tuple[list[int], WarmStartData]:
-    """Members to evaluate first, and what is known of a prior search of ``members``."""
+    """Return the members to evaluate first, and the labels of a prior search of ``members``."""
     labels = _labels(setting, rng, labels_a_session=_ONE_SESSION)
     trials = [labels.trial(members, index) for index in range(len(members.architectures))]
     front = sorted(Goals().front(trials), key=lambda trial: trial.objectives[1])

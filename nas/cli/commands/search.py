@@ -216,8 +216,8 @@ def _warm_start_notes(arguments: argparse.Namespace, config: SearchConfig) -> li
         return []
     if config.measure_on or arguments.address is not None:
         return ["warm start: only the measuring nodes can match the joules of prior runs"]
+    from nas.searching.conditions import conditions_of
     from nas.searching.gating.warm_start import collect_warm_start
-    from nas.searching.study import conditions_of
 
     return collect_warm_start(config, conditions_of(config)).notes(config)
 

@@ -143,6 +143,7 @@ class Calibration:
         self._error: float | None = None
         self._new: list[Label] = []
         self._lock = threading.Lock()
+        self._is_closed = False
 
     @property
     def state(self) -> CalibrationState:
@@ -170,7 +171,8 @@ class Calibration:
             pass
 
     def close(self) -> None:
-        """Do nothing: no thread runs."""
+        """Measure nothing more."""
+        self._is_closed = True
 
     def add_trial(self, trial: Trial) -> None:
         """Add the measurement of a trained candidate to the labels, and what the trial cost."""
@@ -263,6 +265,9 @@ class Calibration:
     def _take(self, architecture: Architecture, *, is_reference: bool) -> bool:
         try:
             record = self._measure(architecture)
+            if self._is_closed:
+                # The search ended meanwhile, and another one may write to the run.
+                return False
             append_records(self._path, [record])
         except (MeasureError, MeterError, AwayError, OSError) as error:
             self._failures += 1
@@ -290,7 +295,6 @@ class BackgroundCalibration(Calibration):
         """See ``Calibration``."""
         super().__init__(*arguments, **named)
         self._wake = threading.Event()
-        self._is_closed = False
         self._thread: threading.Thread | None = None
 
     def advance(self) -> None:
@@ -305,7 +309,7 @@ class BackgroundCalibration(Calibration):
 
     def close(self) -> None:
         """Start no other measurement, and wait some seconds for the one that runs."""
-        self._is_closed = True
+        super().close()
         self._wake.set()
         if self._thread is not None:
             self._thread.join(_CLOSING_S)

@@ -18,6 +18,7 @@ from nas.records.candidate import Candidate, Outcome
 from nas.records.config import SearchConfig
 from nas.records.trial import Trial
 from nas.searching.calibration.calibration import Calibration, CalibrationState
+from nas.searching.controller.audits import Audits
 from nas.searching.controller.counts import Counts
 from nas.searching.gating.gate import Gate, GateDecision
 from nas.searching.gating.pruning import Pruning, PruningCounts
@@ -116,7 +117,8 @@ class Session:
         for record in self._records.values():
             self._counts.put(record, None)
         self._seen = {record.architecture.hash: record.number for record in self._records.values()}
-        self._audits = {r.architecture.hash for r in self._records.values() if r.audit}
+        audited = [r.architecture.hash for r in self._records.values() if r.audit]
+        self._audits = Audits(config.gate, self._pruning, audited)
         self._rng = np.random.default_rng([config.seed, len(self._records)])
         self._drops_in_a_row = 0
         self._failures: list[str] = []
@@ -341,7 +343,9 @@ class Session:
     def _propose(self) -> Proposal | None:
         """Return the sampler's next new model, ``None`` when none is left."""
         space = self._config.space
-        self._enqueue_audit()
+        audited = self._audits.draw(self._counts.n_trained, self._seen)
+        if audited is not None:
+            self._enqueue(audited)
         if self._drops_in_a_row % _SUGGEST_EACH == _SUGGEST_EACH - 1:
             suggested = self._gate.suggest(self._seen)
             if suggested is not None:
@@ -362,25 +366,6 @@ class Session:
                 return self._new_proposal(len(self._store.waiting()))
         return None
 
-    @property
-    def _audit_is_due(self) -> bool:
-        """Whether the audited share of the trials after the startup is below the configured."""
-        config = self._config.gate
-        n_chosen = self._counts.n_trained - config.startup_trials
-        return len(self._audits) + 1 <= config.audit_share * n_chosen
-
-    def _enqueue_audit(self) -> None:
-        """Enqueue a random candidate of those that were pruned, if an audit is due.
-
-        Without one, the next proposal that the gate drops is audited.
-        """
-        if not self._audit_is_due:
-            return
-        pruned = self._pruning.draw(self._seen)
-        if pruned is not None:
-            self._audits.add(pruned.hash)
-            self._enqueue(pruned)
-
     def _new_proposal(self, most: int) -> Proposal | None:
         """Return the first new and allowed model of the next ``most`` proposals."""
         for _ in range(most):
@@ -399,9 +384,7 @@ class Session:
         verdict = self._gate.judge(architecture)
         # Savings are stated against baselines, so they are always measured.
         is_judged = verdict.reason is not None and not proposal.baseline
-        audit = is_judged and (architecture.hash in self._audits or self._audit_is_due)
-        if audit:
-            self._audits.add(architecture.hash)
+        audit = is_judged and self._audits.takes(architecture, self._counts.n_trained)
         dropped = is_judged and not audit
         if not proposal.baseline:
             self._pruning.count(architecture, verdict.verdict)

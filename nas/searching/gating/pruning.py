@@ -24,7 +24,7 @@ from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.space.encoding import from_vector, to_vector
 from search_spaces.space.positions import is_active, repaired
 
-# Candidates that are told apart; later ones are no longer counted, to bound the memory.
+# Most distinct candidates that are counted, which bounds the memory.
 _MOST_COUNTED = 2_000_000
 
 

@@ -107,7 +107,7 @@ class TranscriptionOptions(FrontEnd):
 
 
 class Transcription(RowTask[Utterance]):
-    """Recordings and what is said in them."""
+    """Recordings and their transcripts."""
 
     kind = "transcription"
     noun = "recordings"

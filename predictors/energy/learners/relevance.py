@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from predictors.energy.learners.process import MOST_EXACT, MOST_INDUCING, Array, farthest_first
 
 _JITTER = 1e-8
-# Of a target of unit variance; below it the kernel's matrix is singular.
+# Least noise variance of a target with unit variance; with less, the kernel matrix is singular.
 _LEAST_NOISE = 1e-5
 _ROWS_FOR_LIKELIHOOD = 100
 _ITERATIONS, _FEW_ITERATIONS = 25, 3

@@ -56,7 +56,7 @@ def test_texts_are_in_the_checkpoints_tokens(bert, reviews, tmp_path):
     assert (inputs[:, 0] == WORDS.index("[CLS]")).all()
     assert inputs.max() < len(WORDS) and (inputs == 0).any()
     assert any("replace tokens" in note for note in notes)
-    # Of the network only the head is new; the rest is the checkpoint's.
+    # Only the head of the network is new; all other weights are the checkpoint's.
     assert parent.new == ("head.weight", "head.bias")
     own = load_checkpoint(bert).with_length(12).build()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Summaries: ROUGE is rouge-score's, documents are cut with a warning, summaries are learnt."""
+"""Summarisation: ROUGE equals rouge-score's, long documents warn, and a network learns."""
 
 import json
 import math

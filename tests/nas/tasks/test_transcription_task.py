@@ -1,4 +1,4 @@
-"""Speech to text: recordings are read whole, rates are jiwer's, notes are learnt and written."""
+"""Transcription: recordings are read whole, error rates equal jiwer's, and a network learns."""
 
 import json
 import math

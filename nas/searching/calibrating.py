@@ -1,4 +1,4 @@
-"""Calibrate a device ahead of a search: what ``nas calibrate`` and ``nas.calibrate`` do."""
+"""Calibrate a device: within a search, or ahead of it (``nas calibrate``, ``nas.calibrate``)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,41 @@ from collections.abc import Callable
 from threadpoolctl import threadpool_limits
 
 from nas.core.scratch import scratch
-from nas.evaluation.executor import Measuring
+from nas.evaluation.executor import Backend, Measuring
 from nas.records.config import SearchConfig
-from nas.searching.calibration.calibration import Calibration, CalibrationState
+from nas.searching.calibration.calibration import (
+    BackgroundCalibration,
+    Calibration,
+    CalibrationState,
+)
 from nas.searching.calibration.labels import Labels, cache_of, new_session
+from nas.searching.conditions import conditions_of
 from nas.searching.fitting import check_fits
 from nas.searching.in_process import InProcessBackend
 from nas.searching.preparing import save_inputs
-from nas.searching.study import conditions_of
 from nas.store.driver import Driver
+from nas.store.run import Run
 from nas.tasks.registry import get_task
 from predictors.measurement.protocol import get_protocol
 from predictors.meters.select import choose_meter
+
+
+def calibration_of(
+    run: Run, labels: Labels, backend: Backend, measuring: Measuring
+) -> Calibration:
+    """Return the calibration of a search; it measures beside trials where that is possible."""
+    config = run.config
+    measure, inputs = backend.measure(measuring), run.inputs_place.resolve()
+    kind = BackgroundCalibration if backend.measures_beside else Calibration
+    return kind(
+        labels,
+        config.space,
+        lambda architecture: measure(architecture, labels.conditions.workload, None, inputs),
+        run.calibration_path,
+        device=config.measured_device,
+        seed=config.seed,
+        trials=config.trials,
+    )
 
 
 def calibrate(
