@@ -56,6 +56,8 @@ LEAST_TRIALS = 16
 SHARE, FIRST = 0.1, 4
 # The reference is measured before each block of so many measurements.
 _BLOCK = 8
+# Growth of the labels after which the predictor is judged again.
+_MORE = 1.25
 # Members drawn from the space to choose from.
 _POOL = 1000
 # Seconds that the end of a search waits for the measurement that runs.
@@ -141,6 +143,7 @@ class Calibration:
         self._failures = 0
         self._failure: str | None = None
         self._error: float | None = None
+        self._n_judged = 0
         self._new: list[Label] = []
         self._lock = threading.Lock()
         self._is_closed = False
@@ -230,17 +233,21 @@ class Calibration:
 
     def _extend(self) -> None:
         """Choose more architectures while the predictor's error is too large."""
-        self._update_error()
         n = self._n_cached + self._n_measured
-        if self._n is not None or self._error is None or n >= MOST:
+        if self._n is not None or n >= MOST:
+            return
+        self._update_error()
+        if self._error is None:
             return
         goal = max(GOAL_ERROR, GOAL_TIMES_REPEATABILITY * self._labels.repeatability().sd)
         if self._error > goal:
             self._choose(min(4, MOST - n))
 
     def _update_error(self) -> None:
+        """Judge the predictor again if there are enough new labels: this takes a second."""
         observations = self._labels.observations()
-        if len(observations) >= LEAST:
+        if len(observations) >= max(LEAST, _MORE * self._n_judged):
+            self._n_judged = len(observations)
             self._error = float(np.median(held_out_errors(observations, seed=self._seed)))
 
     def _choose(self, n: int) -> None:

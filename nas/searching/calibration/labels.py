@@ -16,6 +16,8 @@ from predictors.labels.repeatability import Repeatability, session_levels
 
 # How the source of estimated joules begins (``predictors.meters.estimate``).
 _ESTIMATED = "cpu-seconds"
+# Growth of the labels after which the repeatability is learnt again.
+_MORE = 1.1
 # The libraries whose versions change what is measured.
 _MEASURING = ("torch", "torchao")
 
@@ -66,9 +68,12 @@ class Labels:
             return list(self._labels)
 
     def repeatability(self) -> Repeatability:
-        """Return the repeatability of the device, by the labels so far."""
+        """Return the repeatability of the device, learnt again once a tenth more labels are there.
+
+        Progress shows it after each trial, of which there may be thousands.
+        """
         labels = self.all()
-        if self._repeatability is None or self._repeatability[0] != len(labels):
+        if self._repeatability is None or len(labels) >= _MORE * self._repeatability[0] + 1:
             is_estimate = self.conditions.source.startswith(_ESTIMATED)
             found = Repeatability.of(labels, is_estimate=is_estimate)
             self._repeatability = len(labels), found

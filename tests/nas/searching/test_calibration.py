@@ -9,6 +9,7 @@ from record_fakes import DIGITS, SPACE, made_record, true_j
 
 from nas.records.config import SearchConfig
 from nas.records.trial import Trial
+from nas.searching.calibration import calibration as module
 from nas.searching.calibration.calibration import (
     LEAST,
     LEAST_TRIALS,
@@ -263,3 +264,27 @@ def test_labels_of_references_are_not_observations(tmp_path):
     labels = Labels(CONDITIONS, LabelCache(tmp_path / "labels.jsonl"), "s")
     labels.add(Label(REFERENCE, measured(REFERENCE).reading, "s", is_reference=True))
     assert labels.observations() == []
+
+
+def test_the_predictor_is_judged_a_few_times_however_many_trials_there_are(tmp_path, monkeypatch):
+    judged = []
+
+    def errors(observations, **_):
+        judged.append(len(observations))
+        return np.array([0.5])
+
+    monkeypatch.setattr(module, "held_out_errors", errors)
+    calibration, labels = made(tmp_path)
+    calibration.advance()
+    for architecture in members(200):
+        reading = measured(architecture).reading
+        labels.add(Label(architecture, reading, labels.session, "trained"))
+        calibration.advance()
+    assert judged == sorted(set(judged))
+    assert len(judged) <= 4
+    assert calibration.state.n_measured == MOST
+
+
+def members(n):
+    rng = np.random.default_rng(4)
+    return [sample(SPACE, rng) for _ in range(n)]
