@@ -50,7 +50,7 @@ LEAST, MOST = 12, 24
 GOAL_ERROR, GOAL_TIMES_REPEATABILITY = 0.10, 1.5
 # A search of fewer trials ends before its predictor pays.
 LEAST_TRIALS = 16
-# Largest share of a search's joules that calibration may take, and the architectures that are
+# Share of a search's expected joules above which calibration ends, and the architectures that are
 # measured before a trial has shown what trials take. Where training costs no more than measuring,
 # trials are labels as cheap as untrained architectures.
 SHARE, FIRST = 0.1, 4
@@ -126,7 +126,7 @@ class Calibration:
     ) -> None:
         """``n`` architectures are measured, as many as pay by default.
 
-        In a search of so many ``trials`` calibration takes at most ``SHARE`` of its joules.
+        In a search of so many ``trials`` it ends where it would exceed its ``SHARE`` of the joules.
         """
         self._labels, self._space, self._measure, self._path = labels, space, measure, path
         self._device, self._seed, self._n = device, seed, n
