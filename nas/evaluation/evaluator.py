@@ -18,7 +18,6 @@ from nas.records.config import EvaluationConfig
 from nas.records.replicas import save_scores
 from nas.records.rungs import OnProgress, Progress, RungPoint
 from nas.records.spent import SPENT, Spending
-from nas.tasks.vision.example_boxes import save_examples
 from predictors.measurement.accounting import whole_device
 from predictors.measurement.records import EnergyRecord
 from search_spaces.architecture import Architecture
@@ -157,9 +156,7 @@ class TrainingEvaluator:
                     objective=objective_of(task, workload),
                     device=config.device,
                 )
-                examples = task.examples(runner.call, config.device)
-        if examples is not None:
-            save_examples(folder, examples)
+                task.save_examples(runner.call, config.device, folder)
         if config.device != "cpu":
             # Free the GPU memory for the measurement process.
             del runner

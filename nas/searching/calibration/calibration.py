@@ -126,7 +126,7 @@ class Calibration:
     ) -> None:
         """``n`` architectures are measured, as many as pay by default.
 
-        In a search of so many ``trials`` it ends where it would exceed its ``SHARE`` of the joules.
+        In a search of so many ``trials`` it ends before it exceeds its ``SHARE`` of the joules.
         """
         self._labels, self._space, self._measure, self._path = labels, space, measure, path
         self._device, self._seed, self._n = device, seed, n

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from nas.core.files import Place
 from nas.tasks.base.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
@@ -107,9 +108,12 @@ class Task(ABC):
         """Lines about data that are not read, or not read as one may expect."""
         return ()
 
-    def examples(self, call: Callable[[Any], Any], device: str) -> Any:
-        """Return ``example_boxes.Examples`` of a network, if reports show such."""
-        return None
+    def save_examples(self, call: Callable[[Any], Any], device: str, folder: Place) -> None:
+        """Write validation samples with a network's outputs to ``folder``, if reports show such.
+
+        ``call`` maps a batch of inputs on ``device`` to outputs.
+        """
+        return
 
     def artifact_files(self) -> Mapping[str, str]:
         """Texts by file name that an artifact needs for raw inputs; see ``artifact_files``."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from nas.core.files import Place
 from nas.core.names import check_name
 from nas.tasks.base import IGNORED, SPLITS
 from nas.tasks.base.array_task import ArrayTask
@@ -28,7 +29,7 @@ from nas.tasks.vision.box_score import OVERLAPS, check_installed
 from nas.tasks.vision.boxed import Boxed, BoxReading
 from nas.tasks.vision.boxes import MOST_BOXES, UNITS, as_targets
 from nas.tasks.vision.coco import read_coco
-from nas.tasks.vision.example_boxes import Examples
+from nas.tasks.vision.example_boxes import save_examples
 from nas.tasks.vision.examples import examples_of
 from nas.tasks.vision.picture_reader import PictureOptions, PictureReader
 from nas.tasks.vision.yolo import read_yolo
@@ -130,9 +131,9 @@ class Detection(ArrayTask):
         labels = {"labels": self.labels(), "max_boxes": self.options.max_boxes}
         return {**files, LABELS: json.dumps(labels)}
 
-    def examples(self, call: Callable[[Tensor], Tensor], device: str) -> Examples:
-        """See ``Task.examples``."""
-        return examples_of(
+    def save_examples(self, call: Callable[[Tensor], Tensor], device: str, folder: Place) -> None:
+        """See ``Task.save_examples``: pictures with found and true boxes."""
+        examples = examples_of(
             self.split("validation"),
             call,
             device,
@@ -140,6 +141,7 @@ class Detection(ArrayTask):
             scale=(self.about()["mean"], self.about()["deviation"]),
             max_boxes=self.options.max_boxes,
         )
+        save_examples(folder, examples)
 
     def notes(self) -> list[str]:
         """Also of boxes that were cut or not read."""
