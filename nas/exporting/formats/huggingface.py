@@ -36,7 +36,7 @@ from search_spaces.models.pooling import token_mask
 from search_spaces.pretrained.files.folder import CONFIG, WEIGHTS
 from search_spaces.pretrained.writing.loadable import WRITTEN_PRECISIONS, quantised_precision
 from search_spaces.pretrained.writing.new import described_by, write_new
-from search_spaces.pretrained.writing.sentences import SENTENCE_FILES, write_sentence_files
+from search_spaces.pretrained.writing.sentences import SENTENCE_FILES
 from search_spaces.pretrained.writing.stock import stock_refusals
 from search_spaces.workload import Workload
 
@@ -87,16 +87,20 @@ class HuggingFaceFormat(ExportFormat):
             workload = _renumber(network, workload, shift)
         to = folder / _FOLDER
         to.mkdir()
-        write_new(network, architecture, workload, to, labels=read_labels(folder) or ())
+        prefix = read_prefix(folder)
+        write_new(
+            network,
+            architecture,
+            workload,
+            to,
+            labels=read_labels(folder) or (),
+            prompts={_PROMPT_NAME: prefix} if prefix else {},
+        )
         for name in _COPIED:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, to / name)
         if (folder / TOKENIZER).is_file():
             write_json(to / _TOKENIZER_CONFIG, _tokenizer_config(folder / TOKENIZER, workload))
-        if workload.kind == "text_embedding":
-            prefix = read_prefix(folder)
-            prompts = {_PROMPT_NAME: prefix} if prefix else {}
-            write_sentence_files(architecture, workload, to, prompts)
         if quantised_precision(architecture) is None:
             verification = verify_written(to, network, architecture)
         else:

@@ -67,9 +67,9 @@ class EmbeddingObjective:
         import torch.nn.functional as F
 
         rows_B = targets[:, ROW].cpu().numpy()
-        reference_BW = torch.from_numpy(self._vectors_NW[rows_B]).to(outputs.device)
+        stored_BW = self._vectors_NW[rows_B]
         own_BW = F.normalize(outputs.float(), dim=1)
-        reference_BW = F.normalize(reference_BW, dim=1)
+        reference_BW = F.normalize(torch.from_numpy(stored_BW).to(outputs.device), dim=1)
         loss = 1 - (own_BW * reference_BW).sum(dim=1).mean()
         if len(rows_B) < 2:
             return loss

@@ -23,6 +23,8 @@ Integers = NDArray[np.int64]
 _ROWS = 1024
 # Pairs of texts whose similarities are ranked, and groups of texts of the jackknife.
 _MOST_PAIRS, _GROUPS = 200_000, 20
+# The least standard error of a correlation, times the number of samples.
+_LEAST_ERROR = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,8 @@ def _correlated(
     masks = [without(group) for group in range(n_groups)]
     left = np.array([_spearman(own_P[m], expected_P[m]) for m in masks if m.sum() > 1])
     error = math.sqrt((n_groups - 1) * float(left.var())) if len(left) else 0.5
-    # As by one wrong sample that is added: a perfect correlation is not certain.
-    error = max(error, 1 / (n_samples + 4))
+    # Never 0: the error of a perfect correlation is a divisor elsewhere.
+    error = max(error, _LEAST_ERROR / n_samples)
     return Agreement(max(0.0, _spearman(own_P, expected_P)), error, of_samples)
 
 

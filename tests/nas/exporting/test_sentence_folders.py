@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pages import DOCS, blocks
 from parent_fakes import embedding_task, sentence_checkpoint
 from style_fakes import network
 from text_fakes import reviews
@@ -95,8 +96,11 @@ def test_unit_vectors_of_a_pooler_are_of_no_class():
     ("pooling", "has_unit_vectors", "prefix"),
     [("mean", True, "good "), ("cls", False, ""), ("mean", False, "")],
 )
-def test_sentence_transformers_gives_the_same_vectors(pooling, has_unit_vectors, prefix, tmp_path):
+def test_sentence_transformers_gives_the_same_vectors(
+    pooling, has_unit_vectors, prefix, tmp_path, monkeypatch, capsys
+):
     package = pytest.importorskip("sentence_transformers")
+    monkeypatch.chdir(tmp_path)
     artifact, model = written(tmp_path, pooling, has_unit_vectors, prefix)
     loaded = package.SentenceTransformer(str(model / "huggingface"), device="cpu")
     # Some are longer than the network reads.
@@ -104,3 +108,6 @@ def test_sentence_transformers_gives_the_same_vectors(pooling, has_unit_vectors,
     assert loaded.max_seq_length == 12
     found = loaded.encode(texts)
     assert np.abs(found - artifact.embed(texts)).max() < 1e-4
+    _, shown = blocks(DOCS / "embeddings.md", "python")
+    exec(shown, {})
+    assert capsys.readouterr().out.splitlines()[-1] == "(2, 24)"

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pages import DOCS, blocks
 from parent_fakes import embedding_task, sentence_checkpoint, write_text_pairs
 from run_fakes import check_schema
 from text_fakes import reviews
@@ -248,6 +249,23 @@ def test_the_loss_of_similarities_moves_vectors_together():
     assert np.isfinite(float(objective.loss(exact[:1], targets[:1], 0.0)))
     with pytest.raises(ValueError, match="metric must be one of"):
         EmbeddingObjective(vectors, np.zeros(0), "bleu")
+
+
+def test_task_files_of_the_page_are_tasks(tmp_path):
+    plain, paired = blocks(DOCS / "embeddings.md", "yaml")
+    (tmp_path / "captions.txt").write_text("\n".join(TEXTS))
+    (tmp_path / "headlines.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    )
+    for name, seed in (("sts-dev", 5), ("sts-test", 6)):
+        columns = ["sentence1", "sentence2", "score"]
+        write_text_pairs(tmp_path / f"{name}.csv", 20, seed, columns)
+    for number, text in enumerate((plain, paired)):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        task = get_task(str(path))
+        assert not check_data(task).errors
+    assert task.metric.key == "pairs" and task.about()["pairs"]["test"] == 20
 
 
 def test_options_have_defaults():

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from pages import DOCS, blocks
 from parent_fakes import embedding_task, sentence_checkpoint, write_text_pairs
 from record_fakes import FormulaMeasure
 from search_fakes import report
@@ -117,6 +118,10 @@ def test_the_whole_way_from_one_command_to_stock_classes(tmp_path, capsys):
     assert np.abs(found - vectors).max() < 1e-2
     with pytest.raises(ValueError, match="classify requires the artifact of a classifier"):
         artifact.classify(texts)
+    capsys.readouterr()
+    shown, _ = blocks(DOCS / "embeddings.md", "python")
+    exec(shown.replace("path/to/this/folder", str(model)), {})
+    assert capsys.readouterr().out == "(2, 24)\n"
 
 
 @pytest.mark.parametrize(
