@@ -253,10 +253,6 @@ class Artifact:
 
         return self._of_each(prompt, lambda batch: [continued(text) for text in batch])
 
-    @overload
-    def embed(self, texts: str) -> NDArray[np.float32]: ...  # type: ignore[overload-overlap]
-    @overload
-    def embed(self, texts: Iterable[str]) -> NDArray[np.float32]: ...
     def embed(self, texts: str | Iterable[str]) -> NDArray[np.float32]:
         """Return the vector of each text, ``(N, W)``, or of a single text, ``(W,)``.
 

@@ -30,6 +30,7 @@ from experiments.results.table import Table
 from nas.measuring.subject import in_precision
 from nas.pareto.queries import FrontMember
 from nas.store.run import Run
+from nas.tasks.base import SPLITS, SplitName
 from nas.tasks.embeddings.task import Embeddings
 from nas.tasks.registry import get_task
 from nas.training.weights import load_network, load_weights
@@ -42,7 +43,12 @@ from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.models.build import build
 from search_spaces.space import SearchSpace
 
-SPLITS = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
+# Multi30k's names of the splits.
+NAMES: dict[SplitName, str] = {
+    "train": "train",
+    "validation": "val",
+    "test": "test_2016_flickr",
+}
 # Tokens of a caption; one in a hundred is longer.
 LENGTH = 24
 COLUMNS = {
@@ -68,7 +74,7 @@ def write_texts(captions: Path, n_train: int, folder: Path) -> None:
     """Write the captions of each split, one a line; none of the training split is held out."""
     seen: set[str] = set()
     for split in reversed(SPLITS):
-        with gzip.open(captions / f"{SPLITS[split]}.en.gz", "rt", encoding="utf-8") as file:
+        with gzip.open(captions / f"{NAMES[split]}.en.gz", "rt", encoding="utf-8") as file:
             lines = dict.fromkeys(line.strip() for line in file)
         own = [line for line in lines if line and line.casefold() not in seen]
         seen |= {line.casefold() for line in own}
@@ -80,8 +86,8 @@ def write_texts(captions: Path, n_train: int, folder: Path) -> None:
 def write_task(folder: Path) -> Path:
     """Write the task file; return its path."""
     path = folder / "captions.yaml"
-    options = {split: f"{split}.txt" for split in SPLITS}
-    content = {"name": "captions", "kind": "embeddings", **options, "sequence_length": LENGTH}
+    content: dict[str, object] = {"name": "captions", "kind": "embeddings"}
+    content |= {split: f"{split}.txt" for split in SPLITS} | {"sequence_length": LENGTH}
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
 
@@ -145,8 +151,14 @@ def energies_of(
     rounds = replace(rounds, plan=replace(rounds.plan, reference=None))
 
     def job(item: PlanItem) -> dict[str, object]:
-        how = {"protocol": protocol, "meter": "estimate", "inputs": Path(str(run.inputs_path))}
-        return make_job("serve", item.architecture, item.workload, **how)  # type: ignore[misc]
+        return make_job(
+            "serve",
+            item.architecture,
+            item.workload,
+            protocol=protocol,
+            meter="estimate",
+            inputs=Path(str(run.inputs_path)),
+        )
 
     path = work / "joules.jsonl"
     measure_rounds(rounds, path, job, "cpu", listener=Progress())
@@ -156,15 +168,9 @@ def energies_of(
 def row_of(task: Embeddings, each: Shown, energy: VariantEnergy) -> dict[str, object]:
     """A row of the table; qualities in percent."""
     call = run_eagerly(compress(each.network, each.architecture)).call
-    found = {
-        split: {s.metric: s for s in task.agreements(call, task.split(split)).scores}
-        for split in ("validation", "test")
-    }
-    own, test, order = (
-        found["validation"]["recall10"],
-        found["test"]["recall10"],
-        found["test"]["spearman"],
-    )
+    own = {s.metric: s for s in task.agreements(call, task.split("validation")).scores}["recall10"]
+    of_test = {s.metric: s for s in task.agreements(call, task.split("test")).scores}
+    test, order = of_test["recall10"], of_test["spearman"]
     ratio = energy.ratio
     return {
         "network": each.name,

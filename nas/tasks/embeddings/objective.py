@@ -32,7 +32,7 @@ ROW, PAIR, SIDE = range(N_TARGETS)
 # In the columns of pairs: the text is of none.
 NO_PAIR = -1
 # The temperature at which similarities become a distribution, and the weight of its loss.
-_TEMPERATURE, _SIMILARITY_WEIGHT = 0.05, 0.3
+_TEMPERATURE, _SIMILARITY_WEIGHT = 0.05, 0.03
 # Stands for the similarity of a text to itself, which no distribution contains.
 _LOW = -1e4
 

@@ -74,7 +74,8 @@ def similarity_correlation(vectors_NW: Floats, reference_NW: Floats) -> Agreemen
     group_N = np.arange(n) % min(_GROUPS, n)
 
     def without(group: int) -> NDArray[np.bool_]:
-        return (group_N[left_P] != group) & (group_N[right_P] != group)
+        keeps_P: NDArray[np.bool_] = (group_N[left_P] != group) & (group_N[right_P] != group)
+        return keeps_P
 
     parts_P = _contributions(own_P, expected_P)
     sums_N = np.bincount(left_P, parts_P, n) + np.bincount(right_P, parts_P, n)

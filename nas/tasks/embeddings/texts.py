@@ -54,10 +54,11 @@ def read_text_pairs(path: Path, names: Sequence[str], problems: Problems) -> lis
         return []
     first, second, score = names
     columns = Columns((first, second), score, separator=_BETWEEN)
-    return [
-        TextPair(row.place, *row.text.split(_BETWEEN), float(row.label))
-        for row in read_rows(path, columns, problems, _checked_pair)
-    ]
+    pairs = []
+    for row in read_rows(path, columns, problems, _checked_pair):
+        one, other = row.text.split(_BETWEEN)
+        pairs.append(TextPair(row.place, one, other, float(row.label)))
+    return pairs
 
 
 def _checked_text(place: str, text: Any, _: Any) -> Row:

@@ -1,5 +1,7 @@
 """Vectors of texts by a checkpoint, computed once and cached with a task's arrays.
 
+Checkpoints need torch, which is imported only where one is read.
+
 Shape legend: N texts, T tokens, W width of a vector.
 """
 
@@ -7,18 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from search_spaces.pretrained.checkpoint import Checkpoint
-from search_spaces.pretrained.files.folder import CONFIG, INDEX
-from search_spaces.pretrained.load import load_checkpoint
-from search_spaces.pretrained.sentences import MODULES, POOLING
+if TYPE_CHECKING:
+    from search_spaces.pretrained.checkpoint import Checkpoint
 
 # Texts of a forward pass: of one length, as texts are sorted by it.
 _BATCH = 32
-_READ = (CONFIG, INDEX, MODULES, POOLING)
+# Files by which vectors depend on a checkpoint, beside its safetensors: sizes, modules, pooling.
+_READ = ("config.json", "model.safetensors.index.json", "modules.json", "1_Pooling/config.json")
 
 
 def reference_of(folder: Path, sequence_length: int) -> Checkpoint:
@@ -27,6 +29,8 @@ def reference_of(folder: Path, sequence_length: int) -> Checkpoint:
     Raises:
         ValueError: there is none, its outputs are no vectors of texts, or it reads no such texts.
     """
+    from search_spaces.pretrained.load import load_checkpoint
+
     checkpoint = load_checkpoint(folder)
     if checkpoint.workload.kind != "text_embedding":
         kind = checkpoint.workload.kind.replace("_", " ")
