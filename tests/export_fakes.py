@@ -32,6 +32,7 @@ FAST = Protocol("fast", warmup_s=0.0, warmup_iterations=2, window_s=0.02, target
 TASKS = """
 import numpy as np
 from nas.tasks.base import Split, Task
+from nas.tasks.embeddings.objective import EmbeddingObjective
 from search_spaces.workload import Workload
 
 
@@ -54,7 +55,24 @@ class Words(Task):
         return Split(tokens[:, :-1].copy(), tokens.max(axis=1) % 3)
 
 
+class Vectors(Words):
+    def workload(self, batch_size):
+        return Workload(self.name, self.kind, (12,), 32, batch_size, vocab_size=40)
+
+    def split(self, name):
+        inputs = super().split(name).inputs
+        targets = np.full((48, 3), -1)
+        targets[:, 0] = np.arange(48)
+        return Split(inputs, targets)
+
+    @property
+    def objective(self):
+        vectors = np.random.default_rng(7).standard_normal((48, 32)).astype(np.float32)
+        return EmbeddingObjective(vectors, np.zeros(0), "recall5")
+
+
 TASKS = {
+    "word-vectors": lambda: Vectors("word-vectors", "text_embedding"),
     "padded-words": lambda: Words("padded-words", "text_classification"),
     "next-words": lambda: Words("next-words", "language_modelling"),
 }

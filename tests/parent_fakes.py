@@ -41,6 +41,44 @@ def text_checkpoint(folder, name="bert", head="Model", **changes):
     return folder
 
 
+def sentence_checkpoint(folder, pooling="mean", normalise=True, **changes):
+    """Write an encoder like MiniLM with its pooling, as sentence-transformers does."""
+    text_checkpoint(folder, **changes)
+    width = json.loads((folder / "config.json").read_text())["hidden_size"]
+    modules = ["Transformer", "Pooling", *(["Normalize"] if normalise else [])]
+    listed = [
+        {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else "", "type": f"x.{name}"}
+        for i, name in enumerate(modules)
+    ]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "1_Pooling").mkdir()
+    values = {"word_embedding_dimension": width, "pooling_mode": pooling}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(values))
+    return folder
+
+
+def embedding_task(folder, n=240, **options):
+    """Write texts, one a line, and their task file; return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "texts.txt").write_text("".join(f"{text}\n" for text, _ in reviews(n)))
+    values = {"kind": "embeddings", "data": "texts.txt", "sequence_length": 12, **options}
+    return write_task(folder / "texts.yaml", **{"name": "texts", **values})
+
+
+def write_text_pairs(path, n=40, seed=5, columns=("first", "second", "score")):
+    """Write pairs of reviews and the share of words that they have in common.
+
+    Each has a number of its own, so that no text is in two files.
+    """
+    texts = [f"{text} {seed}-{i}" for i, (text, _) in enumerate(reviews(2 * n, seed=seed))]
+    lines = [",".join(columns)]
+    for first, second in zip(texts[::2], texts[1::2], strict=True):
+        one, other = set(first.split()), set(second.split())
+        lines.append(f"{first},{second},{5 * len(one & other) / len(one | other):.3f}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
 def causal_checkpoint(folder, name="llama, tied, biases", **changes):
     """Write a language model with its tokenizer; return the folder."""
     saved(causal(name, **changes), folder)

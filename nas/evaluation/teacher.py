@@ -265,11 +265,16 @@ def keep_scores(config: EvaluationConfig, folder: Place) -> None:
 
 
 def keep_outputs(config: EvaluationConfig, folder: Place) -> bool:
-    """Write the teacher's outputs if they fit into a table; return whether they do."""
+    """Write the teacher's outputs if they fit into a table; return whether they do.
+
+    They are not written where students do not learn from them.
+    """
     from nas.tasks.registry import get_task
     from nas.training.distill import TABLE_LIMIT_BYTES, table_bytes, tabulate
     from nas.training.weights import load_network
 
+    if config.training.distill is None:
+        return False
     split = get_task(config.task).split("train")
     model = load_network(folder).model
     size = table_bytes(model, split, config.training)

@@ -5,8 +5,9 @@
 * ``architecture.json``, ``workload.json``: the description of the network.
 * ``check.safetensors``: some inputs and their expected outputs.
 * ``card.json``, ``README.md``: quality, joules and their conditions.
-* ``labels.json``, ``tokenizer.json``, ``preprocessing.json``, if the task has them: names of the
-  outputs, and how texts and files become inputs (``nas.tasks.base.artifact_files``).
+* ``labels.json``, ``tokenizer.json``, ``prompt.json``, ``preprocessing.json``, if the task has
+  them: names of the outputs, and how texts and files become inputs
+  (``nas.tasks.base.artifact_files``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from nas.core.files import read_json
-from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER
+from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER, read_prefix
 from nas.tasks.base.columns import TextColumns
 from nas.tasks.raw_inputs import RawInputs, size_of_picture
 from nas.tasks.text.tokenize import TextEncoder, read_tokenizer
@@ -27,6 +28,7 @@ from search_spaces.architecture import Architecture
 from search_spaces.workload import PADDING_TOKEN, Kind, Workload
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
@@ -251,6 +253,26 @@ class Artifact:
 
         return self._of_each(prompt, lambda batch: [continued(text) for text in batch])
 
+    def embed(self, texts: str | Iterable[str]) -> NDArray[np.float32]:
+        """Return the vector of each text, ``(N, W)``, or of a single text, ``(W,)``.
+
+        Raises:
+            ValueError: the artifact gives no vectors of texts or has no tokenizer, or ``texts``
+                has another type.
+        """
+        import numpy as np
+
+        encoder = self.encoder
+        if encoder is None or self.workload.kind != "text_embedding":
+            raise ValueError(f"embed requires an artifact of embeddings, with {TOKENIZER}")
+
+        def vectors(batch: list[str]) -> list[NDArray[np.float32]]:
+            return list(self._called(encoder.encode(batch)).float().cpu().numpy())
+
+        found = self._of_each(texts, vectors)
+        width = self.workload.n_classes
+        return np.reshape(found, (-1, width)) if isinstance(found, list) else found
+
     def _called(self, inputs_N: NDArray[Any]) -> Tensor:
         import torch
 
@@ -356,7 +378,8 @@ def _read_encoder(folder: Path, workload: Workload, shift: int) -> TextEncoder |
     if workload.is_sequence_to_sequence and encoder.vocab_size + 1 == workload.vocab_size:
         # The user's own tokenizer has no padding token: 0 is added for it.
         encoder = replace(encoder, shift=1)
-    encoder = replace(encoder, padding_token=workload.padding_token)
+    prefix = read_prefix(folder)
+    encoder = replace(encoder, padding_token=workload.padding_token, prefix=prefix)
     most = workload.n_classes if workload.is_transcription else workload.vocab_size or 0
     if encoder.vocab_size > most:
         raise ValueError(f"tokens of {path} must be < {most}, got {encoder.vocab_size - 1}")

@@ -47,11 +47,12 @@ _PIPELINES = {
     "image_embedding": "image-feature-extraction",
 }
 
-# Workload kind -> the call of an artifact that writes texts of raw inputs.
-_WRITERS = {
+# Workload kind -> the call of an artifact that makes texts or vectors of raw inputs.
+_CALLS = {
     "translation": 'translate(["a sentence of your own"])',
     "summarisation": 'summarise(["a document of your own"])',
     "transcription": 'transcribe(["a recording of your own.wav"])',
+    "text_embedding": 'embed(["a text of your own"])',
 }
 
 Card = Mapping[str, Any]
@@ -119,7 +120,9 @@ def render_readme(card: Card) -> str:
 
 artifact = load_artifact("path/to/this/folder")
 {_use(card)}"""
-    notes = f"""{_inputs_and_outputs(card, _TOKENIZER_NOTE, LABELS)}
+    is_embedding = card["kind"] == "text_embedding"
+    tokens = _EMBEDDING_NOTE if is_embedding else _TOKENIZER_NOTE
+    notes = f"""{_inputs_and_outputs(card, tokens, LABELS)}
 `model.safetensors` contains the trained fp32 weights. Bit-width and sparsity are
 applied on loading, by the same deterministic code as in the search. If anything is compressed,
 `compressed.safetensors` contains the network in its compressed size:
@@ -146,11 +149,19 @@ def render_model_card(card: Card, name: str) -> str:
     """
     verified = card["formats"][name]["verified"]
     verification = card["formats"][name]["load_verification"]
-    front = yaml.safe_dump(_front_matter(card, verified), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(_front_matter(card, name), sort_keys=False, allow_unicode=True)
     auto_class = verification["auto_class"]
     use = f"""from transformers import {auto_class}
 
 network = {auto_class}.from_pretrained("path/to/this/folder")"""
+    if _is_of_sentences(card, name):
+        use = f"""from sentence_transformers import SentenceTransformer
+
+network = SentenceTransformer("path/to/this/folder")
+vectors = network.encode(["a text of your own"])
+
+# The stream of the tokens, whose pooling is in 1_Pooling and modules.json:
+{use}"""
     tokens = "Tokens are those of this folder's `AutoTokenizer`."
     notes = f"{_inputs_and_outputs(card, tokens, 'config.json')}\n{describe_load(verification)}"
     joules = f"{plain(verified['runtime'])} ({verified['mode']}) ran it for these joules."
@@ -261,7 +272,13 @@ those of the named runtime, not of the search's.
 """
 
 
-def _front_matter(card: Card, verified: Mapping[str, Any]) -> dict[str, Any]:
+def _is_of_sentences(card: Card, name: str) -> bool:
+    """Whether sentence-transformers loads the format ``name``."""
+    return any(file.endswith("/modules.json") for file in card["formats"][name]["files"])
+
+
+def _front_matter(card: Card, name: str) -> dict[str, Any]:
+    verified, is_of_sentences = card["formats"][name]["verified"], _is_of_sentences(card, name)
     reading, metric = verified["reading"], get_metric(card["metric"])
     pipeline = _PIPELINES[card["kind"]]
     label = "estimate" if reading["is_estimate"] else reading["meter"]
@@ -282,7 +299,7 @@ def _front_matter(card: Card, verified: Mapping[str, Any]) -> dict[str, Any]:
     }
     front: dict[str, Any] = {
         "pipeline_tag": pipeline,
-        "library_name": "transformers",
+        "library_name": "sentence-transformers" if is_of_sentences else "transformers",
         "tags": ["joulenas", "neural-architecture-search", "energy", "safetensors"],
         "metrics": [metric.key],
         "model-index": [{"name": card["architecture"], "results": [result]}],
@@ -382,8 +399,8 @@ def _training(card: Card) -> str:
 
 def _use(card: Card) -> str:
     """Return the line of code that runs the artifact."""
-    if card["kind"] in _WRITERS:
-        return f"print(artifact.{_WRITERS[card['kind']]})"
+    if card["kind"] in _CALLS:
+        return f"print(artifact.{_CALLS[card['kind']]})"
     if card["kind"] == "object_detection":
         return 'print(artifact.detect(["a picture of your own.jpg"]))'
     is_generator = card["kind"] == "language_modelling"
@@ -402,6 +419,8 @@ _PREPROCESSING_NOTE = """Inputs are (value - mean) / deviation, both along `axis
 _DETECTION_NOTE = """Each patch has the logit of an object, four values of its box, and a logit of
 each class, in this order: {}. `artifact.detect` makes
 boxes of them, in the picture's own pixels, and drops those that overlap a better one."""
+_EMBEDDING_NOTE = """Tokens are those of `tokenizer.json` (the `tokenizers` library), of a text
+after the prefix of `prompt.json`, if there is one. Vectors are compared by their cosines."""
 _TOKENIZER_NOTE = """Tokens are those of `tokenizer.json` (the `tokenizers` library), plus `shift`
 of `labels.json`, with 0 as padding up to the length of an input."""
 

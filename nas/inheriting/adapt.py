@@ -52,10 +52,17 @@ def kind_for(checkpoint: Checkpoint, kind: Kind) -> None:
                 f"{own.kind.replace('_', ' ')}, which does not continue texts"
             )
         return
+    if kind == "text_embedding":
+        if own.kind != kind:
+            raise ValueError(
+                f"task must be one of {own.kind.replace('_', ' ')} for checkpoint {name}, whose "
+                f"outputs are no vectors of texts"
+            )
+        return
     if kind not in _CLASSIFIERS:
         raise ValueError(
-            f"task must be of kind text_classification, language_modelling or images with a "
-            f"checkpoint, got {kind}"
+            f"task must be of kind text_classification, language_modelling, embeddings or images "
+            f"with a checkpoint, got {kind}"
         )
     if own.is_image != (kind == "image_classification"):
         reads = "images" if own.is_image else "texts"
@@ -111,7 +118,7 @@ def padding_token_of(checkpoint: Checkpoint) -> int:
     if type(token) is not int or not 0 <= token < vocab_size:
         raise ValueError(
             f"{checkpoint.folder / CONFIG}: pad_token_id must be a token below {vocab_size} for "
-            f"text classification, whose texts are padded, got {token!r}: name one, such as the "
+            f"a task whose texts are padded, got {token!r}: name one, such as the "
             f"end token's number"
         )
     return token

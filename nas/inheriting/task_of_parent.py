@@ -26,13 +26,19 @@ from search_spaces.workload import Kind
 # Tokens of a text where the task file names no number: checkpoints read more than most texts have.
 _TOKENS = 128
 _KINDS: dict[str, Kind] = {
+    "embeddings": "text_embedding",
     "text_classification": "text_classification",
     "hf": "text_classification",
     "language_modelling": "language_modelling",
     "images": "image_classification",
 }
+# Keys of paths beside those of the splits.
+_OTHER_PATHS = ("validation_pairs", "test_pairs")
 # Options that the checkpoint replaces.
-_OF_TOKENS = ("tokenizer", "tokens", "max_vocabulary", "lowercase", "word_letters")
+_OF_TOKENS = (
+    *("tokenizer", "tokens", "max_vocabulary", "lowercase", "word_letters"),
+    *("checkpoint", "padding_token", "vocab_size"),
+)
 _OF_PIXELS = ("mean", "deviation", "channels")
 # Values of pixels before a preprocessor scales them.
 _LARGEST_PIXEL = 255.0
@@ -67,8 +73,8 @@ def task_of_parent(checkpoint: Checkpoint, task: str) -> ParentTask:
         file = read_task_file(path, default_kind="text_classification")
         if file.kind not in _KINDS or (file.kind == "hf" and "image" in file.options):
             raise ValueError(
-                f"kind must be text_classification, language_modelling, images or hf with a text "
-                f"column for a search from a checkpoint, got {file.kind!r}"
+                f"kind must be text_classification, language_modelling, embeddings, images or hf "
+                f"with a text column for a search from a checkpoint, got {file.kind!r}"
             )
         kind = _KINDS[file.kind]
         kind_for(checkpoint, kind)
@@ -91,7 +97,7 @@ def task_of_parent(checkpoint: Checkpoint, task: str) -> ParentTask:
 def _absolute(file: TaskFile) -> dict[str, Any]:
     """Return the options of a task file with absolute paths to data."""
     options = dict(file.options)
-    for key in ("data", *SPLITS):
+    for key in ("data", *SPLITS, *_OTHER_PATHS):
         if isinstance(options.get(key), str):
             options[key] = str(file.data_path(key))
         elif isinstance(options.get(key), dict):
@@ -133,8 +139,11 @@ def _tokens(
         "tokenizer": TOKENIZER,
         "vocab_size": checkpoint.workload.vocab_size,
     }
-    if kind == "text_classification":
+    if kind != "language_modelling":
         own["padding_token"] = padding_token_of(checkpoint)
+    if kind == "text_embedding":
+        # The task file is beside the checkpoint's files.
+        own["checkpoint"] = "."
     return own, notes
 
 

@@ -19,6 +19,7 @@ from nas.measuring.subject import Subject
 from nas.tasks.base import Task
 from nas.tasks.base.artifact_files import TOKENIZER, artifact_files_of
 from nas.tasks.base.problems import Problems
+from nas.tasks.embeddings.task import Embeddings
 from nas.tasks.sequences.language_modelling import LanguageModelling
 from nas.tasks.text.classification import TextClassification
 from nas.tasks.text.tokenize import TextEncoder, read_tokenizer
@@ -87,11 +88,12 @@ def _texts(task: Task, length: int) -> Iterator[str] | None:
 
     Passages of language modelling are joined to fill ``length`` tokens.
     """
-    if isinstance(task, TextClassification):
+    if isinstance(task, TextClassification | Embeddings):
         problems = Problems()
         rows = task.read(problems)
         problems.check()
-        return (row.text for row in rows["validation"])
+        prefix = task.options.prefix if isinstance(task, Embeddings) else ""
+        return (f"{prefix}{row.text}" for row in rows["validation"])
     if isinstance(task, LanguageModelling):
         samples = task.split("validation").inputs
         text = artifact_files_of(task)[TOKENIZER]

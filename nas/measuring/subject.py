@@ -11,6 +11,7 @@ from nas.core.files import read_json
 from nas.core.names import printable
 from nas.core.nearest import did_you_mean
 from nas.tasks.base import Task
+from nas.tasks.embeddings.task import Embeddings
 from search_spaces.architecture import (
     PRECISIONS,
     Architecture,
@@ -159,8 +160,12 @@ def _from_file(path: Path, checkpoint: Checkpoint) -> Workload:
 
 def _of_task(task: Task, checkpoint: Checkpoint) -> Workload:
     """Return the checkpoint's workload on inputs of ``task``."""
-    own, of_task = checkpoint.workload, task.workload(1)
+    own = checkpoint.workload
     name = f"{own.name}-{task.name}"
+    if isinstance(task, Embeddings) and not own.is_image:
+        # Its texts are read without the checkpoint that its targets need.
+        return replace(own, name=name)
+    of_task = task.workload(1)
     if own.is_image:
         if of_task.input_shape != own.input_shape:
             raise ValueError(

@@ -170,7 +170,9 @@ class SearchConfig:
                 "halving compares quality and joules alone: objectives must be empty with it, "
                 f"got {', '.join(goals.costs)}"
             )
-        if (self.teacher is None) != (self.training.distill is None):
+        has_distill = self.training.distill is not None
+        # The task's targets may be what a checkpoint teaches, as its vectors are.
+        if has_distill != (self.teacher is not None) and self.teacher != CHECKPOINT:
             raise ValueError(
                 f"teacher must be set exactly where training.distill is, got {self.teacher!r} "
                 f"and {self.training.distill!r}"

@@ -32,7 +32,8 @@ from nas.core.versions import of_all
 from nas.pareto.queries import Front, FrontMember
 from nas.records.trial import Trial, judged
 from nas.store.run import Run
-from nas.tasks.base.metric import Metric
+from nas.tasks.base.metric import Metric, get_metric
+from nas.tasks.embeddings.agreements import agreements_in
 from search_spaces.architecture.simulated import describe_on
 
 SCHEMA_VERSION = 1
@@ -161,6 +162,7 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
             f"test {metric.name}",
             _text(record.test_quality, "{} (never used to choose)", metric.text),
         ),
+        *_agreement_rows(run, record.number),
         ("inherited", _text(record.inherited_quality, "{}", metric.text)),
         (f"joules ({kind})", f"{format_interval(energy)} per {run.unit}"),
     ]
@@ -202,6 +204,17 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
         "commands": f"nas explain RUN {record.number}; "
         f"nas export RUN --trial {record.number} --to model",
     }
+
+
+def _agreement_rows(run: Run, trial: int) -> Rows:
+    """Return the agreement of an embedding network with its checkpoint by the other metrics."""
+    rows = []
+    for score in agreements_in(run.trials_place / str(trial)):
+        metric = get_metric(score.metric)
+        if metric != run.metric:
+            text = metric.text(score.value, score.standard_error)
+            rows.append((metric.name, f"{text} (validation)"))
+    return rows
 
 
 def _text(value: Any, form: str, show: Any) -> str | None:

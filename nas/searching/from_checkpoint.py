@@ -109,9 +109,12 @@ def batch_size_of(task: Task) -> int:
 
 
 def training_of(
-    space: SearchSpace, batch_size: int, *, epochs: int | None = None
+    space: SearchSpace, batch_size: int, *, epochs: int | None = None, has_labels: bool = True
 ) -> TrainingConfig:
-    """Return the training of the checkpoint on its task; candidates take a third of the epochs."""
+    """Return the training of the checkpoint on its task; candidates take a third of the epochs.
+
+    Without labels the checkpoint's outputs are the task's own targets.
+    """
     assert space.parent is not None
     rate = min(_MOST_RATE, _RATE * _WIDTH / space.parent.d_model)
     return TrainingConfig(
@@ -121,7 +124,7 @@ def training_of(
         weight_decay=0.01,
         label_smoothing=0.0,
         shift_pixels=0,
-        distill=DistillConfig(temperature=2.0, standardise=False),
+        distill=DistillConfig(temperature=2.0, standardise=False) if has_labels else None,
         recovery=RecoveryConfig(inherit_share=_SHARE, share=_SHARE, learning_rate_factor=1.0),
     )
 
@@ -166,7 +169,9 @@ def config_from(
         batch_size=batch_size,
         device=device,
         protocol=changes.pop("protocol", "quick" if device == "cpu" else "screening"),
-        training=training_of(cuts, batch_size_of(task), epochs=epochs),
+        training=training_of(
+            cuts, batch_size_of(task), epochs=epochs, has_labels=not workload.is_embedding
+        ),
         baselines=(architecture,),
         teacher=CHECKPOINT,
         checkpoint=checkpoint,

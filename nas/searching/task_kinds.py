@@ -16,6 +16,7 @@ _FILE_KINDS: Mapping[Kind, str] = {
     "image_classification": "images",
     "image_segmentation": "segmentation",
     "object_detection": "detection",
+    "text_embedding": "embeddings",
 }
 # Workload kinds of task-file kinds, if different.
 _WORKLOADS: Mapping[str, Kind] = {

@@ -12,6 +12,7 @@ from nas.tasks.base import Task
 from nas.tasks.base.metric import Metric
 from nas.tasks.base.task_file import TaskFile, read_task_file
 from nas.tasks.embedded import Digits
+from nas.tasks.embeddings.task import Embeddings
 from nas.tasks.hf import hf_task
 from nas.tasks.sequences.language_modelling import LanguageModelling
 from nas.tasks.sequences.question_answering import QuestionAnswering
@@ -29,6 +30,7 @@ TASKS: dict[str, Callable[[], Task]] = {"digits": Digits}
 # Kinds of task files. A maker raises ValueError for keys that are not allowed.
 FILE_TASKS: dict[str, Callable[[TaskFile], Task]] = {
     "detection": Detection.from_file,
+    "embeddings": Embeddings.from_file,
     "hf": hf_task,
     "images": ImageClassification.from_file,
     "language_modelling": LanguageModelling.from_file,

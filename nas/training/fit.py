@@ -122,7 +122,10 @@ class Setting:
             config,
             seed=self.seed,
             objective=self.objective,
-            teacher=None if self.teacher is None else self.teacher.outputs,
+            # Without distillation the teacher gives only the first weights.
+            teacher=None
+            if self.teacher is None or config.distill is None
+            else self.teacher.outputs,
             hold=hold,
             options=LoopOptions(self.device, self.step_guard, checkpoints, on_epoch),
         )
@@ -156,8 +159,8 @@ def fit(
     which takes nearly all of the time.
 
     Raises:
-        ValueError: a block's compression has no kernel, or only one of ``config.distill`` and
-            ``setting.teacher`` is set.
+        ValueError: a block's compression has no kernel, or ``config.distill`` is set without
+            ``setting.teacher``.
         DivergedError: a training loss is not finite.
     """
     start: Start

@@ -69,6 +69,17 @@ class Ranking(Protocol):
 
 
 @runtime_checkable
+class ScoringLoss(Protocol):
+    """An ``Objective`` with a loss of its own for Taylor scores.
+
+    A loss that is least at the scored network itself has no gradients there.
+    """
+
+    def scoring_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean over samples of what gradients are taken of."""
+
+
+@runtime_checkable
 class MovingTargets(Protocol):
     """An ``Objective`` whose targets have positions, which move with augmented images."""
 

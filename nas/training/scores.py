@@ -20,7 +20,7 @@ from nas.core.files import Place, as_local, write_atomic
 from nas.core.names import first_line
 from nas.tasks.base import Split
 from nas.training.buckets import lengths
-from nas.training.objective import Objective
+from nas.training.objective import Objective, ScoringLoss
 from search_spaces.compression.layer_order import layer_order
 from search_spaces.compression.moments import READ, LayerMoments, Moments, moments_of
 from search_spaces.compression.prune import Importance, Loss, taylor_importance
@@ -63,7 +63,8 @@ def score(
     model = model.to(device).eval()
     batches = batches_of(model, split, device)
     loss: Loss = partial(objective.loss, label_smoothing=0.0)
-    importance = taylor_importance(model, batches, loss=loss)
+    taylor_loss = objective.scoring_loss if isinstance(objective, ScoringLoss) else loss
+    importance = taylor_importance(model, batches, loss=taylor_loss)
     order = layer_order(model, batches, partial(_mistakes, loss))
     names = [name for name in READ if has_rank or name in ("heads", "channels")]
     moments = moments_of(model, [batch for batch, _ in batches], _fitting(model, names))

@@ -12,6 +12,8 @@ from search_spaces.pretrained.files.folder import Folder, read_json, read_json_l
 
 POOLING, MODULES = "1_Pooling/config.json", "modules.json"
 _POOLED = ["Transformer", "Pooling"]
+# Files of a folder that sentence-transformers loads, beside those of the network.
+SENTENCES, SENTENCE_BERT = "config_sentence_transformers.json", "sentence_bert_config.json"
 _MODES: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 # Keys of older files, one for each mode.
 _FLAGS: dict[str, Pooling | None] = {
@@ -22,6 +24,11 @@ _FLAGS: dict[str, Pooling | None] = {
     "pooling_mode_mean_sqrt_len_tokens": None,
     "pooling_mode_weightedmean_tokens": None,
 }
+
+
+def is_stored(pooling: Pooling) -> bool:
+    """Whether ``1_Pooling`` can express a pooling; a pooler's is computed by the class itself."""
+    return pooling in _MODES.values()
 
 
 def with_pooling(blueprint: Blueprint, head: Head, folder: Folder) -> Blueprint:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from media_fakes import png, task_file, write_pictures, write_scenes, write_tones
+from parent_fakes import write_text_pairs
 from text_fakes import reviews, sentences, tale, write_parallel, write_squad, write_table
 
 from experiments.benchmarks.training.drawn_shapes import write_shapes
@@ -399,6 +400,60 @@ def melodies_in_latin(folder):
     return options, ["melodies.jsonl", NOT_UTF8, "line 41"]
 
 
+def vectors(folder, ending="csv"):
+    """Texts without labels, and scored pairs of them."""
+    write_table(folder / f"all.{ending}", [(text, "x") for text, _ in reviews(240)])
+    write_text_pairs(folder / "pairs.csv", 20)
+    options = {"kind": "embeddings", "data": f"all.{ending}", "sequence_length": 12}
+    return options | {"validation_pairs": "pairs.csv", "test_pairs": "pairs.csv"}
+
+
+def vectors_without_column(folder):
+    return vectors(folder) | {"text": "sentence"}, ["all.csv", "sentence", "row, text, label"]
+
+
+def vectors_with_an_empty_text(folder):
+    options = vectors(folder, "jsonl")
+    with (folder / "all.jsonl").open("a") as file:
+        file.write('{"text": " "}\n')
+    return options, ["all.jsonl:241", "must have a text, and it is empty"]
+
+
+def vectors_of_nothing(folder):
+    (folder / "all.txt").write_text("\n")
+    return {"kind": "embeddings", "data": "all.txt"}, ["all.txt", "line of text or more"]
+
+
+def vectors_in_latin(folder):
+    (folder / "all.txt").write_bytes(b"warm\n" + LATIN)
+    return {"kind": "embeddings", "data": "all.txt"}, ["all.txt", NOT_UTF8, "line 2"]
+
+
+def vectors_too_few(folder):
+    (folder / "all.txt").write_text("".join(f"{text}\n" for text, _ in reviews(60)))
+    return {"kind": "embeddings", "data": "all.txt"}, ["validation split", "at least 24 texts"]
+
+
+def vectors_with_another_score(folder):
+    options = vectors(folder)
+    with (folder / "pairs.csv").open("a") as file:
+        file.write("warm film,cold film,alike\n")
+    return options, ["pairs.csv:22", "score that is a finite number, got 'alike'"]
+
+
+def vectors_with_one_text_of_a_pair(folder):
+    options = vectors(folder)
+    with (folder / "pairs.csv").open("a") as file:
+        file.write("warm film,,3\n")
+    return options, ["pairs.csv:22", "must have two texts, got one"]
+
+
+def vectors_with_few_pairs(folder):
+    options = vectors(folder)
+    write_text_pairs(folder / "pairs.csv", 4)
+    return options, ["pairs.csv", "at least 10 pairs of texts, got 4"]
+
+
 def saved(folder, columns):
     datasets = pytest.importorskip("datasets")
     with pytest.MonkeyPatch.context() as patch:
@@ -467,6 +522,16 @@ FAULTS = {
         notes_with_another_answer,
         notes_of_nothing,
         notes_in_latin,
+    ],
+    "embeddings": [
+        vectors_without_column,
+        vectors_with_an_empty_text,
+        vectors_of_nothing,
+        vectors_in_latin,
+        vectors_too_few,
+        vectors_with_another_score,
+        vectors_with_one_text_of_a_pair,
+        vectors_with_few_pairs,
     ],
     "language_modelling": [plays_of_nothing, plays_in_latin, plays_that_are_away],
     "translation": [

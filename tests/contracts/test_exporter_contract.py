@@ -71,10 +71,17 @@ def qwen3():
     return "next-words", Architecture(32, (layer, layer), style=STYLES["qwen3"])
 
 
+def sentences():
+    """Vectors of unit length, from the mean over tokens; no head."""
+    layer = LayerSpec(AttentionSpec(4, 4, 8), FfnSpec(48))
+    style = replace(STYLES["bert"], pooling="mean", has_unit_vectors=True)
+    return "word-vectors", Architecture(32, (layer,), style=style)
+
+
 LONG = [pytest.param(each, marks=pytest.mark.thorough) for each in (mixed, encoder, vit, qwen3)]
-NETWORKS = [vision, decoder, bert, *LONG]
+NETWORKS = [vision, decoder, bert, sentences, *LONG]
 # Networks that a stock class computes, which one form alone requires.
-STOCK, OF_STOCK = {"vit", "bert", "qwen3"}, "huggingface"
+STOCK, OF_STOCK = {"vit", "bert", "qwen3", "sentences"}, "huggingface"
 
 
 class Exported:

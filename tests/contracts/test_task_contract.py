@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from media_fakes import task_file, write_pictures, write_scenes, write_tones
+from parent_fakes import embedding_task, sentence_checkpoint, write_text_pairs
 from run_fakes import check_schema
 from text_fakes import (
     reviews,
@@ -161,6 +162,18 @@ def transcription(folder):
     return task_file(folder / "task.yaml", name="melodies", **options)
 
 
+def embeddings(folder):
+    """Reviews, whose vectors a small checkpoint of random weights gives; pairs with a score."""
+    pytest.importorskip("transformers")
+    sizes = {"hidden_size": 16, "num_attention_heads": 2}
+    sentence_checkpoint(folder / "checkpoint", **sizes)
+    options = {"checkpoint": "checkpoint", "tokenizer": "checkpoint/tokenizer.json"}
+    options |= {"padding_token": 0, "vocab_size": 97, "prefix": "good "}
+    for split, seed in (("validation", 5), ("test", 6)):
+        options[f"{split}_pairs"] = write_text_pairs(folder / f"{split}.csv", 30, seed).name
+    return embedding_task(folder, **options)
+
+
 # Each writes what it needs into a folder and returns the task's name.
 MAKERS = [
     digits,
@@ -176,6 +189,7 @@ MAKERS = [
     translation,
     summarisation,
     transcription,
+    embeddings,
 ]
 
 

@@ -22,7 +22,13 @@ from nas.exporting.formats.python import read_labels
 from nas.exporting.formats.stock import CLASSES, QUANTISED_TOLERANCE, verify_written
 from nas.exporting.formats.stock_quantised import quantise_and_verify
 from nas.exporting.formats.stock_worker import load_stock, outputs_of
-from nas.tasks.base.artifact_files import LABELS, PREPROCESSING, TOKENIZER, VOCABULARY
+from nas.tasks.base.artifact_files import (
+    LABELS,
+    PREPROCESSING,
+    TOKENIZER,
+    VOCABULARY,
+    read_prefix,
+)
 from nas.tasks.text.tokenize import read_tokenizer
 from nas.training.weights import load_any_network, read_description
 from search_spaces.architecture import Architecture, Precision
@@ -30,10 +36,13 @@ from search_spaces.models.pooling import token_mask
 from search_spaces.pretrained.files.folder import CONFIG, WEIGHTS
 from search_spaces.pretrained.writing.loadable import WRITTEN_PRECISIONS, quantised_precision
 from search_spaces.pretrained.writing.new import described_by, write_new
+from search_spaces.pretrained.writing.sentences import SENTENCE_FILES
 from search_spaces.pretrained.writing.stock import stock_refusals
 from search_spaces.workload import Workload
 
 _FOLDER, _TOKENIZER_CONFIG = "huggingface", "tokenizer_config.json"
+# The name of the prompt that is put before each text.
+_PROMPT_NAME = "text"
 _COPIED = (TOKENIZER, PREPROCESSING, VOCABULARY)
 # A refusal begins with the field or the blocks.
 _GENE = re.compile(r"layers[.\[]\d+\]?\.([\w.]+)|(resolution|blocks \S+)")
@@ -46,7 +55,9 @@ class HuggingFaceFormat(ExportFormat):
     name = "huggingface"
     title = "a folder for stock classes of transformers"
     files: ClassVar[tuple[str, ...]] = tuple(f"{_FOLDER}/{name}" for name in (CONFIG, WEIGHTS))
-    optional_files = tuple(f"{_FOLDER}/{name}" for name in (*_COPIED, _TOKENIZER_CONFIG))
+    optional_files = tuple(
+        f"{_FOLDER}/{name}" for name in (*_COPIED, _TOKENIZER_CONFIG, *SENTENCE_FILES)
+    )
     card_file = f"{_FOLDER}/README.md"
     packages = ("transformers",)
     extra = "checkpoints"
@@ -76,7 +87,15 @@ class HuggingFaceFormat(ExportFormat):
             workload = _renumber(network, workload, shift)
         to = folder / _FOLDER
         to.mkdir()
-        write_new(network, architecture, workload, to, labels=read_labels(folder) or ())
+        prefix = read_prefix(folder)
+        write_new(
+            network,
+            architecture,
+            workload,
+            to,
+            labels=read_labels(folder) or (),
+            prompts={_PROMPT_NAME: prefix} if prefix else {},
+        )
         for name in _COPIED:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, to / name)
@@ -92,12 +111,14 @@ class HuggingFaceFormat(ExportFormat):
     def load(self, folder: Path, *, device: str, threads: int) -> Loaded:
         """See ``StoredNetwork.load``."""
         torch.set_num_threads(threads)
-        _, workload = read_description(folder)
+        architecture, workload = read_description(folder)
         job = {
             "folder": str(folder / _FOLDER),
             "class": CLASSES[workload.kind],
             "kind": workload.kind,
             "dtype": "auto",
+            "pooling": architecture.style.pooling,
+            "has_unit_vectors": architecture.style.has_unit_vectors,
         }
         network, facts = load_stock(job)
         assert isinstance(network, nn.Module)

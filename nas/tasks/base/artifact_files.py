@@ -5,17 +5,20 @@
 ``tokenizer.json``: the tokenizer. Language models, whose outputs are tokens, have that alone.
 ``preprocessing.json``: ``mean`` and ``deviation`` along ``axis`` of an input standardise it;
 ``of`` describes how a file becomes values.
+``prompt.json``: the ``prefix`` that is put before each text, where there is one.
 ``vocabulary.json``: the ``words`` of a question answering network, token by token from ``first``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from nas.core.files import read_json
 from nas.tasks.base import Task
 
 LABELS, TOKENIZER, PREPROCESSING = "labels.json", "tokenizer.json", "preprocessing.json"
-VOCABULARY = "vocabulary.json"
+VOCABULARY, PROMPT = "vocabulary.json", "prompt.json"
 
 
 def artifact_files_of(task: Task) -> Mapping[str, str]:
@@ -29,3 +32,19 @@ def artifact_files_of(task: Task) -> Mapping[str, str]:
         if "/" in name or "\\" in name or name.startswith("."):
             raise ValueError(f"a task's file in an artifact must have a plain name, got {name!r}")
     return files
+
+
+def read_prefix(folder: Path) -> str:
+    """Return what the artifact in ``folder`` puts before each text, empty if it names nothing.
+
+    Raises:
+        ValueError: the file is invalid.
+    """
+    path = folder / PROMPT
+    if not path.is_file():
+        return ""
+    data = read_json(path)
+    prefix = data.get("prefix") if isinstance(data, dict) else None
+    if not isinstance(prefix, str):
+        raise ValueError(f"prefix in {path} must be a text, got {prefix!r}")
+    return prefix

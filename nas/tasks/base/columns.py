@@ -134,6 +134,21 @@ def columns_of(file: TaskFile, keys: tuple[str, str] = ("text", "label")) -> Col
     return columns
 
 
+def text_column_of(file: TaskFile) -> Columns:
+    """Read the column of texts that a task file names under ``text``; there are no labels.
+
+    Raises:
+        ValueError: the name is not one, or ``columns`` lacks it.
+    """
+    text = file.options.get("text", "text")
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"text must be the name of a column, got {text!r}")
+    header = _header(file)
+    if header is not None and text not in header:
+        raise ValueError(f"columns must have {text!r}, got {', '.join(header)}")
+    return Columns(text, text, header)
+
+
 def _header(file: TaskFile) -> tuple[str, ...] | None:
     """Read the names under ``columns``, for tables whose first line is a row."""
     names = file.options.get("columns")

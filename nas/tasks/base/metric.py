@@ -7,7 +7,7 @@ hypervolumes need no other form. A ``Metric`` converts it:
 scale       quality           shown
 =========== ================= =============================
 percent     itself            ``95.00%``
-hundred     a hundredth       ``31.20`` (BLEU, ROUGE)
+hundred     a hundredth       ``31.20`` (BLEU, ROUGE, correlations)
 bits        ``2**-b``         ``b``, such as bits per byte
 errors      1 minus the rate  ``12.00`` percent (WER)
 =========== ================= =============================
@@ -167,6 +167,11 @@ METRICS: dict[str, Metric] = {
         Metric("miou", "mean IoU"),
         Metric("map", "mAP@[0.5:0.95]"),
         Metric("map50", "mAP@0.5"),
+        Metric("recall1", "recall@1"),
+        Metric("recall5", "recall@5"),
+        Metric("recall10", "recall@10"),
+        Metric("spearman", "Spearman correlation", "hundred"),
+        Metric("pairs", "Spearman correlation of pairs", "hundred"),
     )
 }
 

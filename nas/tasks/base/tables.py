@@ -107,8 +107,9 @@ def read_rows(
             problems.add(f"{place} {error}")
     if not rows and len(problems) == before:
         problems.add(
-            f"text file {path} must have a row of a {columns.label} and a "
-            f"{' and '.join(columns.texts)} or more, and has none"
+            f"text file {path} must have a row of a "
+            f"{' and a '.join(dict.fromkeys((columns.label, ' and '.join(columns.texts))))} or "
+            f"more, and has none"
         )
     return rows
 

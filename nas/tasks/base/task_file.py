@@ -39,17 +39,19 @@ class TaskFile:
             raise ValueError(f"has {what}; allowed: kind, {', '.join(names)}")
 
     def read_options(self, options_type: type[Options]) -> Options:
-        """Make a dataclass of those of its fields that the file has; ``tokenizer`` is a path.
+        """Make a dataclass of those of its fields that the file has; some fields are paths.
 
         Raises:
             ValueError: a value is not allowed, or it has a tokenizer and options to build one.
         """
-        names = [field.name for field in fields(options_type)]  # type: ignore[arg-type]
-        values = {key: self.options[key] for key in names if key in self.options}
-        if "tokenizer" in values:
-            if others := [key for key in values if key in _OF_TOKENIZER]:
-                raise ValueError(f"must have tokenizer or {others[0]}, got both")
-            values["tokenizer"] = self.data_path("tokenizer")
+        of_type = {field.name: str(field.type) for field in fields(options_type)}  # type: ignore[arg-type]
+        values = {key: self.options[key] for key in of_type if key in self.options}
+        others = [key for key in values if key in _OF_TOKENIZER]
+        if "tokenizer" in values and others:
+            raise ValueError(f"must have tokenizer or {others[0]}, got both")
+        for key in values:
+            if of_type[key].startswith("Path"):
+                values[key] = self.data_path(key)
         return options_type(**values)
 
     def check_paths(self, keys: Iterable[str]) -> None:

@@ -49,13 +49,14 @@ class TextEncoder:
     """Encodes texts into rows of ``sequence_length`` tokens, cut or padded.
 
     ``shift`` is added to the tokenizer's numbers, so that none is the padding token.
-    ``padding_token`` fills rows up.
+    ``padding_token`` fills rows up. ``prefix`` is put before each text.
     """
 
     tokenizer: Tokenizer
     sequence_length: int
     shift: int
     padding_token: int = PADDING_TOKEN
+    prefix: str = ""
 
     @property
     def vocab_size(self) -> int:
@@ -79,7 +80,7 @@ class TextEncoder:
         tokens_NT = np.full((len(texts), self.sequence_length), self.padding_token, np.int64)
         lengths_N = np.zeros(len(texts), np.int64)
         for start in range(0, len(texts), _AT_A_TIME):
-            part = list(texts[start : start + _AT_A_TIME])
+            part = [f"{self.prefix}{text}" for text in texts[start : start + _AT_A_TIME]]
             try:
                 found = self.tokenizer.encode_batch(part)
             except BaseException as error:

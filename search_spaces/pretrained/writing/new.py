@@ -14,6 +14,7 @@ from search_spaces.pretrained.files.folder import CONFIG
 from search_spaces.pretrained.files.header import Entry
 from search_spaces.pretrained.matching import Match, sources_of
 from search_spaces.pretrained.writing.folder import cast, write_files
+from search_spaces.pretrained.writing.sentences import write_sentence_files
 from search_spaces.pretrained.writing.stock import stock_class, stock_refusals
 from search_spaces.pretrained.writing.tensors import stored_tensors
 from search_spaces.workload import Workload
@@ -27,8 +28,11 @@ def write_new(
     *,
     labels: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
+    prompts: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """Write ``network`` to the existing folder ``to``; return the files' names.
+
+    For embeddings of texts these include the files of ``sentences``.
 
     Weights are fp32, or bf16 if ``stored_precision`` is. Blocks to be quantised are written
     unquantised.
@@ -40,6 +44,7 @@ def write_new(
         to: An existing folder.
         labels: Names of classes; their numbers by default.
         metadata: Further texts for the header of the weights.
+        prompts: For embeddings, texts by name; the first is put before each text.
 
     Raises:
         ValueError: no stock class supports the architecture; nothing was written.
@@ -52,7 +57,10 @@ def write_new(
     stock = stock_class(architecture.style, workload)
     assert stock is not None
     values = stock.config(architecture, workload, labels)
-    return write_files(to, values, cast(tensors, getattr(torch, values["dtype"])), metadata)
+    files = write_files(to, values, cast(tensors, getattr(torch, values["dtype"])), metadata)
+    if workload.kind != "text_embedding":
+        return files
+    return (*files, *write_sentence_files(architecture, workload, to, prompts or {}))
 
 
 def described_by(network: nn.Module, architecture: Architecture, workload: Workload) -> Checkpoint:

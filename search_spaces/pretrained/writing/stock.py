@@ -25,6 +25,7 @@ from search_spaces.pretrained.families.family import Blueprint, Family, Head
 from search_spaces.pretrained.files.config import Config
 from search_spaces.pretrained.files.folder import CONFIG
 from search_spaces.pretrained.registry import FAMILIES
+from search_spaces.pretrained.sentences import is_stored
 from search_spaces.pretrained.writing.loadable import layer_refusals, stored_precision
 from search_spaces.workload import Workload
 
@@ -106,11 +107,17 @@ def _computes(stock: StockClass, style: BlockStyle, workload: Workload) -> bool:
     except ValueError:
         return False
     is_whole = not workload.predicts_tokens or workload.n_classes == workload.vocab_size
+    computed = read.architecture.style
+    if workload.kind == "text_embedding" and is_stored(style.pooling):
+        # The pooling is stored beside the class, which gives the stream.
+        computed = replace(
+            computed, pooling=style.pooling, has_unit_vectors=style.has_unit_vectors
+        )
     return (
         is_whole
         and read.input_shape == workload.input_shape
         and read.vocab_size == workload.vocab_size
-        and in_use(read.architecture.style, workload) == in_use(style, workload)
+        and in_use(computed, workload) == in_use(style, workload)
     )
 
 

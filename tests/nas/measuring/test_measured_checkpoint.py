@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from encoder_fakes import encoder
 from gguf_fakes import CONFIG, byte_pairs, small_gguf
+from parent_fakes import WORDS, embedding_task, sentence_checkpoint
 from pretrained_fakes import causal, saved
 from record_fakes import made_record
 from text_fakes import tale
@@ -233,6 +234,18 @@ def test_inputs_of_a_task_are_cut_by_the_checkpoints_tokenizer(plays, tmp_path):
     assert batch.shape == (2, 12) and batch.dtype == np.int64
     # Words of the text, not the task's own bytes.
     assert {1, 2, 3, 4} <= set(batch.ravel().tolist()) <= {1, 2, 3, 4, 5}
+
+
+def test_texts_without_labels_are_inputs_after_their_prefix(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    checkpoint = load_checkpoint(sentence_checkpoint(tmp_path / "minilm"))
+    task = get_task(embedding_task(tmp_path, prefix="good film "))
+    sizes = Sizes(task=task, batch_size=4, sequence_length=12)
+    subject = subject_of(checkpoint, sizes)
+    assert subject.workloads[0].key == "minilm-texts@12/b4"
+    batch = inputs_of(task, subject).batch
+    prefix = [WORDS.index(word) for word in ("[CLS]", "good", "film")]
+    assert (batch[:, :3] == prefix).all() and (batch[:, 3] > 3).all()
 
 
 def test_inputs_are_cut_by_the_tokenizer_inside_a_gguf_file(plays, tmp_path):

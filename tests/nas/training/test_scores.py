@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from nas.tasks.base import Split
+from nas.tasks.embeddings.objective import EmbeddingObjective
 from nas.tasks.registry import get_task
 from nas.training import fit as fit_module
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
@@ -13,8 +16,9 @@ from nas.training.distill import tabulate
 from nas.training.fit import Setting, TrainedTeacher, fit
 from nas.training.objective import Classification
 from nas.training.scores import load_scores, save_scores, score
-from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
+from search_spaces.architecture import STYLES, Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.models.build import build
+from search_spaces.workload import Workload
 
 TASK = get_task("digits")
 WORKLOAD = TASK.workload(64)
@@ -108,3 +112,27 @@ def test_a_parent_is_itself_and_its_cuts_are_trained(network, scores, monkeypatc
     # Another teacher is no candidate, so its architecture is trained like any other.
     trained = fit(PARENT, setting(network, scores, is_parent=False), TRAINING)
     assert not torch.equal(trained.model.head.weight, network.head.weight)
+
+
+def test_channels_of_a_network_at_its_least_loss_are_scored_by_what_outputs_lose():
+    """Its own vectors are the targets: gradients of the loss are 0, yet channels differ."""
+    workload = Workload("texts", "text_embedding", (8,), 16, 8, vocab_size=40)
+    style = replace(STYLES["bert"], pooling="mean", has_unit_vectors=True)
+    network = build(replace(PARENT, patch_size=1, style=style), workload, generator_seed=1).eval()
+    tokens = torch.randint(1, 40, (64, 8), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        vectors = network(tokens)
+    targets = torch.full((64, 3), -1)
+    targets[:, 0] = torch.arange(64)
+    objective = EmbeddingObjective(vectors.numpy(), np.zeros(0), "recall1")
+    found = score(network, Split(tokens.numpy(), targets.numpy()), objective)
+    for layer, scores_F in zip(network.stack, found.importance.channels, strict=True):
+        lost = []
+        weight = layer.ffn.down.weight
+        for channel in range(32):
+            kept = weight[:, channel].clone()
+            with torch.no_grad():
+                weight[:, channel] = 0
+                lost.append(float((network(tokens) - vectors).square().sum(1).mean()))
+                weight[:, channel] = kept
+        assert spearmanr(scores_F.numpy(), lost).statistic > 0.8
