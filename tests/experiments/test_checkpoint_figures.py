@@ -103,7 +103,7 @@ def test_every_other_layer_stays_and_blocks_have_the_precision(searched):
     assert keeps[2].nonzero().flatten().tolist() == [0, 2, 4]
     assert torch.equal(keeps.sum(dim=1), torch.arange(1, 7))
     made = in_precision(searched[1].config.space.parent, "bf16")
-    assert {block.precision for block in made.blocks} == {"bf16"}
+    assert {block.compression.precision for block in made.blocks} == {"bf16"}
 
 
 def test_a_rival_is_dominated_by_no_less_quality_for_no_more_joules(searched):

@@ -221,7 +221,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_keep_option(parser)
     arguments = parser.parse_args(argv)
     sheet = Sheet(parser, arguments, f"checkpoint-search-{arguments.run.name}")
-    run = searched(arguments)
+    try:
+        run = searched(arguments)
+    except KeyboardInterrupt:
+        print("stopped before the search began: call the command again", file=sys.stderr)
+        return 0
     summary = summarise(run)
     if not summary.finished:
         print(

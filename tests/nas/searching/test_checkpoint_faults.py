@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import nas
 from nas.cli.main import main
+from nas.inheriting.shipped import packed, unpack
 from nas.searching.gating.prior_run import Conditions
 from nas.searching.gating.warm_start import collect_warm_start
 
@@ -176,3 +177,19 @@ def test_a_trial_is_exported_and_opened_by_the_stock_class_alone(
         by_text = model(**given).logits
     assert (found - expected).abs().max() < 1e-4
     assert (by_text - expected).abs().max() < 1e-4
+
+
+def test_a_cluster_that_does_not_see_the_run_folder_gets_the_checkpoint(whole, tmp_path):
+    files = packed(whole.folder)
+    assert files.keys() >= {"task.yaml", "config.json", "model.safetensors", "tokenizer.json"}
+    there = tmp_path / "run" / "parent"
+    unpack(files, tmp_path / "run")
+    assert {path.name: path.read_bytes() for path in there.iterdir()} == files
+    # What is there stays: on a shared disk it is the same folder.
+    unpack(files | {"other": b""}, tmp_path / "run")
+    assert not (there / "other").exists()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["parent"]
+    # A search without a checkpoint has nothing to send.
+    assert packed(tmp_path) == {}
+    unpack({}, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
