@@ -21,7 +21,7 @@ from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
 from nas.core.files import Place, read_json, write_json
-from nas.core.shared_folder import SharedFolder, digests_of
+from nas.inheriting.shared_folder import SharedFolder, digests_of
 from nas.records.config import CHECKPOINT, LARGEST, EvaluationConfig
 from nas.records.spent import Spending
 from nas.records.trained_once import TEACHER_FILE, TeacherRecord, read_record, write_record

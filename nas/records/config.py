@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 from nas.core.files import place_at
 from nas.core.nearest import did_you_mean
 from nas.core.plain import from_plain, require_int, to_plain
-from nas.core.shared_folder import SharedFolder
 from nas.inheriting import TASK
+from nas.inheriting.shared_folder import SharedFolder
 from nas.records.device_names import MeasuredDevice
 from nas.records.goals import Cost, Goals, read_limits
 from nas.records.rungs import HalvingConfig

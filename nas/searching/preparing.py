@@ -11,11 +11,11 @@ from pathlib import Path
 from nas.core.files import Place, copy_file, write_array
 from nas.core.names import first_line
 from nas.core.retry import AwayError
-from nas.core.shared_folder import SharedFolder, digests_of
 from nas.evaluation.executor import Backend
 from nas.evaluation.supernet_weights import prepare_supernet
 from nas.evaluation.teacher import TeacherError, is_ready, prepare_teacher, read_progress
 from nas.inheriting import PARENT
+from nas.inheriting.shared_folder import SharedFolder, digests_of
 from nas.records.config import EvaluationConfig, SearchConfig
 from nas.searching.controller.sampler_by_name import BaseSampler
 from nas.searching.controller.session import Listener

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.core.plain import to_plain
-from nas.core.shared_folder import Digests, digests_of
 from nas.inheriting import TASK
+from nas.inheriting.shared_folder import Digests, digests_of
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.trial import judged

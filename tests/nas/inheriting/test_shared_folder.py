@@ -9,7 +9,7 @@ from s3_fakes import CREDENTIALS, s3_server, url
 
 from nas.core.files import place_at, write_text
 from nas.core.remote import RemotePath
-from nas.core.shared_folder import SharedFolder, digests_of
+from nas.inheriting.shared_folder import SharedFolder, digests_of
 
 
 @pytest.fixture(scope="module")
