@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nas.records.config import SearchConfig
@@ -11,6 +11,7 @@ from nas.searching.controller.session import Listener, Session
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.store.storage import StudyStore
+from predictors.energy.models import Observation
 from search_spaces.workload import Workload
 
 
@@ -22,10 +23,16 @@ def open_session(
     *,
     listener: Listener | None = None,
     make_surrogates: Callable[..., ArchitectureSurrogates] = ArchitectureSurrogates,
+    make_gate: Callable[..., Gate] = Gate,
+    observations: Sequence[Observation] = (),
 ) -> Session:
-    """Create the study ``name`` in ``folder`` with the sampler and the gate of ``config``."""
+    """Create the study ``name`` in ``folder`` with the sampler and the gate of ``config``.
+
+    ``observations`` are labels from before the search.
+    """
     surrogates = make_surrogates(workload, goals=config.goals, seed=config.seed)
-    sampler = make_sampler(config, surrogates)
+    surrogates.add_observations(observations)
+    gate = make_gate(surrogates, config.gate, pool=CandidatePool.sample(config.space, config.seed))
+    sampler = make_sampler(config, surrogates, pruning=gate.pruning)
     store = StudyStore.create(folder, config.storage, name, config.space, sampler, config.goals)
-    gate = Gate(surrogates, config.gate, pool=CandidatePool.sample(config.space, config.seed))
     return Session(config, workload, store, gate, listener)

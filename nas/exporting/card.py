@@ -112,7 +112,8 @@ def render_readme(card: Card) -> str:
     verified, before = card["verified"], card["searched"]["reading"]
     joules = (
         f"Measured again, they differ by {verified['joule_ratio'] - 1:+.1%} (allowed "
-        f"{verified['joule_tolerance']:.0%});\n{_outputs_differ(verified)}."
+        f"{verified['joule_tolerance']:.0%}){inside_interval(verified)};\n"
+        f"{_outputs_differ(verified)}."
     )
     use = f"""from nas.exporting.artifact import load_artifact
 
@@ -125,6 +126,17 @@ applied on loading, by the same deterministic code as in the search. If anything
 `load_artifact(..., small=True)` reads this file only, with bit-identical outputs."""
     flags = _searched_flags(before, verified["reading"])
     return f"{_body(card, verified, joules + flags, use, notes)}{render_formats(card)}"
+
+
+def inside_interval(verified: Mapping[str, Any]) -> str:
+    """Return whether joules that were measured again lie inside the search's interval.
+
+    Empty in cards from before this was noted.
+    """
+    is_inside = verified.get("is_inside_interval")
+    if is_inside is None:
+        return ""
+    return f", {'inside' if is_inside else 'outside'} the 95% interval of the search"
 
 
 def render_model_card(card: Card, name: str) -> str:

@@ -47,7 +47,8 @@ class Verification:
     """Figures of one reloaded format.
 
     ``output_tolerance`` is ``None`` if outputs were not judged. ``joule_ratio`` is the artifact's
-    joules divided by its trial's, and ``None`` for other formats, which other runtimes run.
+    joules divided by its trial's, and ``None`` for other formats, which other runtimes run;
+    ``is_inside_interval`` says likewise whether they lie inside the interval of the trial's.
     ``other_phases`` are the joules of a decoder's phases that were no objective of the search.
     ``runtime`` ran the network; joules were measured in ``mode``.
     """
@@ -64,6 +65,7 @@ class Verification:
     quality_tolerance: float = 0.0
     runtime: str = ""
     mode: str | None = None
+    is_inside_interval: bool | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -212,4 +214,5 @@ def verify_artifact(
         joule_tolerance=joule_tolerance,
         reading=measured,
         other_phases=other_phases,
+        is_inside_interval=record.reading.low_j <= measured.energy_j <= record.reading.high_j,
     )

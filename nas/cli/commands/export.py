@@ -117,11 +117,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _card_text(done: Exported, metric: Metric) -> str:
+    from nas.exporting.card import inside_interval
+
     verified, searched = done.card["verified"], done.card["searched"]
     reading = verified["reading"]
     is_measured = not reading["is_estimate"]
     again = f"measured again ({reading['meter']})" if is_measured else "estimated again"
     test = metric.text(verified["test_quality"], verified["test_quality_se"])
+    in_search = format_joules(searched["reading"]["energy_j"])
     lines = [
         f"{done.folder}: {done.card['architecture']}, {done.card['params']:,} parameters",
         f"  outputs     reloaded in a fresh process, differ by "
@@ -129,7 +132,7 @@ def _card_text(done: Exported, metric: Metric) -> str:
         f"  {metric.name:<11} validation {metric.text(verified['validation_quality'])}, "
         f"test {test}",
         f"  energy      {format_joules(reading['energy_j'])} per {reading['unit']} {again}, "
-        f"{format_joules(searched['reading']['energy_j'])} in the search",
+        f"{in_search} in the search{inside_interval(verified)}",
     ]
     lines += [
         f"              {format_joules(phase['energy_j'])} per {phase['unit']}, not an objective "

@@ -3,7 +3,7 @@ import torch
 
 from nas.core.files import write_json
 from nas.exporting.artifact import COMPRESSED, load_artifact
-from nas.exporting.card import _PIPELINES
+from nas.exporting.card import _PIPELINES, inside_interval
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import (
     Architecture,
@@ -40,6 +40,19 @@ def test_the_compressed_file_runs_without_the_trained_weights(tmp_path):
     assert torch.equal(load_artifact(tmp_path, small=True).call(inputs), expected)
     with pytest.raises(ValueError, match=r"weights .* must exist"):
         load_artifact(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("verified", "text"),
+    [
+        ({"is_inside_interval": True}, ", inside the 95% interval of the search"),
+        ({"is_inside_interval": False}, ", outside the 95% interval of the search"),
+        ({"is_inside_interval": None}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_card_says_whether_joules_repeated_inside_the_interval(verified, text):
+    assert inside_interval(verified) == text
 
 
 def test_every_kind_of_workload_has_a_name_on_the_hub():

@@ -74,6 +74,8 @@ def test_an_exported_trial_runs_elsewhere(run, tmp_path, nas_command):
     assert card["verified"]["validation_quality"] == card["searched"]["validation_quality"]
     # Within the tolerance that is promised, as nothing else is given.
     assert card["verified"]["joule_ratio"] == pytest.approx(1.0, abs=1e-6)
+    assert card["verified"]["is_inside_interval"]
+    assert "inside the 95% interval of the search" in (tmp_path / "a" / "README.md").read_text()
     names = {p.name for p in (tmp_path / "a").iterdir()}
     is_compressed = "bf16" in card["architecture"]
     assert ("compressed.safetensors" in names) == is_compressed, card["architecture"]
