@@ -77,7 +77,7 @@ def _digest(path: Path) -> str:
 
 
 def _fetch(source: RemotePath, digest: str, folder: Path) -> None:
-    staging = folder / f"{_STAGING}{source.name}"
+    staging = folder / f"{_STAGING}{os.getpid()}-{source.name}"
     try:
         source.copy_to(staging)
         if _digest(staging) != digest:
@@ -90,7 +90,9 @@ def _fetch(source: RemotePath, digest: str, folder: Path) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     with (folder / _LOCK).open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        # Where the disk has no locks, each worker fetches for itself.
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 

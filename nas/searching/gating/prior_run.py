@@ -154,8 +154,10 @@ def _is_of_checkpoint(ours: SearchConfig, theirs: SearchConfig) -> bool:
 
 
 def _checkpoint_of(config: SearchConfig) -> Digests:
-    """Return the digests of the checkpoint in the run directory of ``config``."""
+    """Return the digests of the checkpoint in the run directory of ``config``, if it is there."""
     folder = Path(config.task).parent
+    if not folder.is_dir():
+        return ()
     return digests_of(path for path in folder.iterdir() if path.is_file() and path.name != TASK)
 
 
