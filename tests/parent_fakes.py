@@ -1,11 +1,18 @@
-"""Small checkpoints with tokenizers, and tasks in their words, to start searches from."""
+"""Small checkpoints with tokenizers, tasks in their words, and searches that start from them."""
 
 import json
+import os
+from contextlib import contextmanager
 
 from encoder_fakes import encoder
 from pretrained_fakes import causal, saved
+from record_fakes import FormulaMeasure
+from search_fakes import report
 from text_fakes import BAD, GOOD, THINGS, reviews, write_table, write_task
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+import nas
+from nas.store.run_file import is_run
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", *GOOD, *BAD, *THINGS)
 
@@ -108,3 +115,55 @@ def review_task(folder, n=160, **options):
             **options,
         },
     )
+
+
+def cut_options(**changes):
+    """Options of a search that takes seconds."""
+    fields = {"meter": "estimate", "seed": 1}
+    return {"trials": 3, "finalists": 1, "epochs": 2, "fields": fields, **changes}
+
+
+@contextmanager
+def nothing_measured():
+    """Nothing is probed or compiled: a network's joules follow from its size."""
+    import pytest
+
+    from search_spaces.compression import probing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nas.searching.in_process.LocalMeasure", FormulaMeasure)
+        patch.setattr(probing, "probe", lambda device, **_: report(fp32="real", bf16="real"))
+        yield
+
+
+def search_here(source, task, folder):
+    """Search from a checkpoint in this process, or go on with the run in ``folder``."""
+    with nothing_measured():
+        if is_run(folder):
+            return nas.resume(folder, workers=0)
+        return nas.search(checkpoint=source, task=task, to=folder, cuts=cut_options(), workers=0)
+
+
+def search_and_die(at, source, task, folder):
+    """The same, and die at the durable write of this number, before it is done."""
+    writes = 0
+    flush = os.fsync
+
+    def fsync(descriptor):
+        nonlocal writes
+        writes += 1
+        if writes == at:
+            os._exit(9)
+        flush(descriptor)
+
+    os.fsync = fsync
+    search_here(source, task, folder)
+
+
+def search_on_ray(source, task, folder, meter, *, fields=None, **driver):
+    """A search whose kernels are not probed, by workers that measure."""
+    fields = {"meter": meter, "seed": 1, "protocol": "quick", **(fields or {})}
+    with nothing_measured():
+        return nas.search(
+            checkpoint=source, task=task, to=folder, cuts=cut_options(fields=fields), **driver
+        )

@@ -9,7 +9,7 @@ from nas.core.units import format_bytes, format_joules, format_milliseconds, met
 from nas.tasks.base.metric import ACCURACY, Metric
 
 if TYPE_CHECKING:
-    from nas.analysis.summary import SearchSummary, Volume
+    from nas.analysis.summary import Saving, SearchSummary, Volume
     from nas.searching.gating.gate import AuditSummary
 
 
@@ -36,10 +36,10 @@ def render_account(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
         lines.append(f"ended early: {summary.stop_reason}")
     if summary.volume is not None:
         lines.append(_volume(summary.volume, metric))
-    return "\n".join([*lines, render_spending(summary)])
+    return "\n".join([*lines, render_spending(summary, metric)])
 
 
-def render_spending(summary: SearchSummary) -> str:
+def render_spending(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
     """Render the joules of the search, and after how many uses the saving repays them."""
     label = meter_label(summary.meter, is_estimate=summary.is_estimate)
     idle_j = summary.idle_energy_j
@@ -57,27 +57,47 @@ def render_spending(summary: SearchSummary) -> str:
         f"measuring {format_joules(summary.measure_energy_j)}, {calibration}idle {idle}), "
         f"{summary.carbon_g:.2g} g CO2e at {summary.carbon_g_per_kwh:g} g/kWh"
     ]
-    saving = saving_text(summary)
+    saving = saving_text(summary, metric)
     return "\n".join([*lines, f"saving: {saving}"] if saving else lines)
 
 
-def saving_text(summary: SearchSummary) -> str:
+def saving_text(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
     """Render what the search saves against its baseline; empty without a baseline."""
-    saving = summary.saving
-    if saving is not None:
-        uses = "inferences" if summary.unit == "sample" else f"{summary.unit}s"
-        return (
-            f"trial {saving.better_trial} is at least as accurate as the baseline "
-            f"(trial {saving.baseline_trial}) on validation data with {saving.ratio:.1f}x fewer "
-            f"joules; that pays for the search after {saving.inferences_to_break_even:,.0f} "
-            f"{uses}"
-        )
+    saving, near = summary.saving, summary.near_saving
     if summary.baseline_trial is None:
         return ""
+    if saving is None:
+        text = (
+            f"no trial of the search is as accurate as the baseline "
+            f"(trial {summary.baseline_trial}) with fewer joules"
+        )
+    else:
+        text = (
+            f"trial {saving.better_trial} is at least as accurate as the baseline "
+            f"(trial {saving.baseline_trial}) on validation data with {_pays(saving, summary)}"
+        )
+    if near is not None and (saving is None or near.better_trial != saving.better_trial):
+        text += (
+            f"; within {_near_text(metric)}, trial {near.better_trial} has {_pays(near, summary)}"
+        )
+    return text
+
+
+def _pays(saving: Saving, summary: SearchSummary) -> str:
+    uses = "inferences" if summary.unit == "sample" else f"{summary.unit}s"
     return (
-        f"no trial of the search is as accurate as the baseline "
-        f"(trial {summary.baseline_trial}) with fewer joules"
+        f"{saving.ratio:.1f}x fewer joules; that pays for the search after "
+        f"{saving.inferences_to_break_even:,.0f} {uses}"
     )
+
+
+def _near_text(metric: Metric) -> str:
+    """Return the loss of quality that counts as near, in words."""
+    from nas.analysis.summary import NEAR, NEAR_BITS
+
+    if metric.scale == "bits":
+        return f"{NEAR_BITS:.0%} more {metric.name}"
+    return f"{NEAR:.2g} of the baseline's {metric.name}"
 
 
 def render_fidelity(summary: SearchSummary) -> str:

@@ -18,6 +18,11 @@ Column = tuple[str, list[str], bool]
 PARETO_NOTE = (
     "P(Pareto): probability that no trial dominates this one, given the standard errors of both"
 )
+# The quality by which a finalist was chosen: with a supernet's weights, or after a short training.
+BEFORE = "before"
+BEFORE_NOTE = (
+    f"{BEFORE}: quality when it was chosen as a finalist, by which the ranking was judged"
+)
 _COSTS: dict[str, tuple[str, Callable[[FrontMember], str]]] = {
     "latency": (
         "latency",
@@ -80,7 +85,7 @@ def front_columns(front: Front) -> list[Column]:
         (f"test {metric.name}*", [share(m.test_quality) for m in front], False),
     ]
     if any(m.inherited_quality is not None for m in front):
-        columns.append(("inherited", [share(m.inherited_quality) for m in front], False))
+        columns.append((BEFORE, [share(m.inherited_quality) for m in front], False))
     if len({m.limits for m in front}) > 1:
         columns.append(("limits", [m.limits or "unknown" for m in front], False))
     if is_mixed(front):

@@ -25,6 +25,10 @@ from nas.searching.device_account import device_energy_j
 from nas.searching.gating.gate import AuditSummary, audit_summary
 from nas.searching.gating.pruning import PruningCounts, read_counts
 from nas.store.run import Run
+from nas.tasks.base.metric import Metric
+
+# A quality near another: within a point of a share, or with 2% more bits.
+NEAR, NEAR_BITS = 0.01, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,8 @@ class SearchSummary:
     before and after.
     ``idle_energy_j`` is the rest of the device's joules, ``None`` if it was not measured
     (estimates, remote clusters). ``saving`` is relative to ``baseline_trial``, and ``None`` if no
-    trial is as accurate with fewer joules. Joules of a trial are per ``unit``.
+    trial is as accurate with fewer joules. ``near_saving`` is that of a trial within ``NEAR`` of
+    the checkpoint's quality, in a search from one. Joules of a trial are per ``unit``.
     """
 
     finished: bool
@@ -113,6 +118,7 @@ class SearchSummary:
     is_estimate: bool
     baseline_trial: int | None
     saving: Saving | None
+    near_saving: Saving | None
     volume: Volume | None
     unit: str
 
@@ -208,6 +214,9 @@ def summarise(
         is_estimate=any(reading.is_estimate for reading in (*readings, *further)),
         baseline_trial=None if reference is None else reference.number,
         saving=None if reference is None else _saving(records, reference, spent_j),
+        near_saving=None
+        if reference is None or run.config.checkpoint is None
+        else _saving(records, reference, spent_j, least=least_near(run.metric, reference)),
         volume=volume_of(records, run.config.goals),
         unit=run.unit,
     )
@@ -254,13 +263,25 @@ def _baseline(records: Sequence[Trial], number: int | None) -> Trial | None:
     return complete[number]
 
 
-def _saving(records: Sequence[Trial], baseline: Trial, spent_j: float) -> Saving | None:
+def least_near(metric: Metric, baseline: Trial) -> float:
+    """Return the least quality that counts as near that of ``baseline``; see ``NEAR``."""
+    quality = baseline.objectives[0]
+    if metric.scale == "bits":
+        return metric.share(metric.score(quality) * (1 + NEAR_BITS))
+    return quality - NEAR
+
+
+def _saving(
+    records: Sequence[Trial], baseline: Trial, spent_j: float, *, least: float | None = None
+) -> Saving | None:
+    """Return the saving of a trial of ``least`` quality, by default the baseline's."""
     quality, baseline_j = baseline.objectives
+    least = quality if least is None else least
     rivals = [
         (r.objectives[1], r.number)
         for r in judged(records)
         # A baseline is not a result of the search.
-        if not r.baseline and r.objectives[0] >= quality and r.objectives[1] < baseline_j
+        if not r.baseline and r.objectives[0] >= least and r.objectives[1] < baseline_j
     ]
     if not rivals:
         return None

@@ -27,7 +27,7 @@ def progress_charts(history: History, title: str, joules_label: str) -> tuple[Ch
 
 
 def fidelity_chart(records: Sequence[Trial], metric: Metric) -> Chart | None:
-    """Return inherited against final qualities of finalists; ``None`` if there are none."""
+    """Return first against final qualities of finalists; ``None`` if there are none."""
     pairs = [
         (r.inherited_quality, r.quality)
         for r in records
@@ -38,7 +38,7 @@ def fidelity_chart(records: Sequence[Trial], metric: Metric) -> Chart | None:
     shares = [share for pair in pairs for share in pair]
     x, y = (
         quality_axis(f"{name} {metric.name}", metric, shares, [0.0] * len(shares))
-        for name in ("inherited", "final")
+        for name in ("first", "final")
     )
     points = [[max(x.low, position(metric, share)) for share in pair] for pair in pairs]
     diagonal = line((x.low, y.low), (x.high, y.high))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from nas.cluster.connect import ClusterError, connected
 from nas.cluster.measuring import measuring_options
 from nas.records.config import SearchConfig
-from nas.records.fingerprints import fingerprints
+from nas.records.fingerprints import digests_of, fingerprints
 from nas.store.files_host import place_of
 
 # Between processes of one user only: never for untrusted input.
@@ -96,11 +95,10 @@ def check_paths(config: SearchConfig, files: Iterable[Path], folder: Path) -> No
     Raises:
         ClusterError: a node does not; the message names node and path.
     """
-    named = tuple(files)
-    # Without the study's URL: it may contain a password, which Ray would store with the code.
-    public = replace(config, storage=None)
-    here = fingerprints(public, named)
-    for address, there in _on_each_node(lambda: fingerprints(public, named)).items():
+    here = digests_of(label for label in fingerprints(config, files) if _is_seen(label, config))
+    # Labels alone: the configuration may contain a password, which Ray would store with the code.
+    labels = tuple(here)
+    for address, there in _on_each_node(lambda: digests_of(labels)).items():
         for label, digest in here.items():
             if there.get(label) != digest:
                 what, _, path = label.partition(": ")
@@ -111,6 +109,14 @@ def check_paths(config: SearchConfig, files: Iterable[Path], folder: Path) -> No
     place = folder if config.files_at is None else place_of(config.files_at)
     if isinstance(place, Path):
         _check_shared(place.resolve())
+
+
+def _is_seen(label: str, config: SearchConfig) -> bool:
+    """Whether nodes must see the file of ``label``: not that of a checkpoint, which is copied."""
+    if config.checkpoint is None or config.files_at is None:
+        return True
+    parent = Path(config.task).resolve().parent
+    return not Path(label.partition(": ")[2]).is_relative_to(parent)
 
 
 def _check_shared(folder: Path) -> None:

@@ -102,7 +102,7 @@ class TrainingEvaluator:
         from search_spaces.cost.memory import peak_memory_of
         from search_spaces.models.device import use_device
 
-        config, architecture = self.config, candidate.architecture
+        config, architecture = self.config.here(), candidate.architecture
         if config.checkpoint is not None and candidate.finalist_of is not None:
             config = config.for_finalists()
         use_device(config.device)

@@ -21,6 +21,7 @@ from statistics import geometric_mean
 from typing import TYPE_CHECKING, Any
 
 from nas.core.files import Place, read_json, write_json
+from nas.inheriting.shared_folder import SharedFolder, digests_of
 from nas.records.config import CHECKPOINT, LARGEST, EvaluationConfig
 from nas.records.spent import Spending
 from nas.records.trained_once import TEACHER_FILE, TeacherRecord, read_record, write_record
@@ -90,6 +91,7 @@ def prepare_teacher(
     from predictors.measurement.exclusive import DeviceLock
     from search_spaces.models.device import use_device
 
+    config = config.here(has_weights=True)
     use_device(config.device)
     folder.mkdir(parents=True, exist_ok=True)
     if config.device == "cpu":
@@ -104,9 +106,24 @@ def prepare_teacher(
         with EnergySpan(config.device) as span, lock.shared():
             keep_scores(config, folder)
             tabulated = keep_outputs(config, folder)
-        record = replace(record, outputs_energy_j=span.energy_j, tabulated=tabulated)
+        record = replace(
+            record,
+            outputs_energy_j=span.energy_j,
+            tabulated=tabulated,
+            digests=_digests_in(folder),
+        )
         write_record(folder, record)
     return record
+
+
+def _digests_in(folder: Place) -> dict[str, str]:
+    """Return the digests of the teacher's files, if nodes must fetch them."""
+    if isinstance(folder, Path):
+        return {}
+    from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD
+
+    names = (ARCHITECTURE, WORKLOAD, WEIGHTS, _SCORES, _OUTPUTS)
+    return dict(digests_of(folder / name for name in names if (folder / name).is_file()))
 
 
 def needs_features(training: TrainingConfig) -> bool:
@@ -120,8 +137,11 @@ def load_teacher(
 ) -> TrainedTeacher:
     """Load the teacher that ``prepare_teacher`` wrote, once per worker process.
 
+    From an object store each node fetches it once.
+
     Raises:
         ValueError: a file is missing or corrupt.
+        OSError: the store is unavailable.
     """
     from nas.tasks.registry import get_task
     from nas.training.distill import LiveTeacher, Teacher, TeacherTable
@@ -132,6 +152,8 @@ def load_teacher(
     record = read_record(folder)
     if record is None:
         raise ValueError(f"{folder / TEACHER_FILE} must exist, and does not")
+    if record.digests:
+        folder = SharedFolder(folder, tuple(record.digests.items())).here()
     network = load_network(folder)
     outputs: Teacher
     if record.tabulated:

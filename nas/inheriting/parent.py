@@ -16,15 +16,13 @@ from pathlib import Path
 from nas.core.names import first_line
 from nas.inheriting import PARENT, TASK
 from nas.inheriting.adapt import Adapted, adapted, style_for
+from nas.inheriting.shipped import STAGING
 from nas.inheriting.task_of_parent import task_of_parent
 from nas.tasks.base import Task
 from search_spaces.architecture import Architecture
 from search_spaces.pretrained import Checkpoint, load_checkpoint
 from search_spaces.pretrained.writing.folder import write_checkpoint
 from search_spaces.workload import Workload
-
-# Folders of attempts that were killed begin so, too.
-_STAGING = f".{PARENT}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +52,9 @@ def imported(source: str | Path, task: str, run: Path) -> Iterator[Imported]:
     checkpoint = load_checkpoint(source)
     described = task_of_parent(checkpoint, task)
     was_there, folder = run.exists(), run / PARENT
-    staging = run / f"{_STAGING}{os.getpid()}"
+    staging = run / f"{STAGING}{os.getpid()}"
     try:
-        for left in (folder, *run.glob(f"{_STAGING}*")):
+        for left in (folder, *run.glob(f"{STAGING}*")):
             shutil.rmtree(left, ignore_errors=True)
         try:
             staging.mkdir(parents=True)

@@ -10,6 +10,8 @@ from typing import Any, Literal, get_args
 from nas.core.files import place_at
 from nas.core.nearest import did_you_mean
 from nas.core.plain import from_plain, require_int, to_plain
+from nas.inheriting import TASK
+from nas.inheriting.shared_folder import SharedFolder
 from nas.records.device_names import MeasuredDevice
 from nas.records.goals import Cost, Goals, read_limits
 from nas.records.rungs import HalvingConfig
@@ -26,6 +28,8 @@ SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 # Values of ``teacher``: the search trains the space's largest architecture itself, or adapts its
 # checkpoint to the task.
 LARGEST, CHECKPOINT = "largest", "checkpoint"
+# Ending of a checkpoint's weights, which only its fine-tuning reads.
+_WEIGHTS = ".safetensors"
 # Default number of finalists of a search from a checkpoint.
 FINALISTS = 4
 
@@ -298,7 +302,8 @@ class SearchConfig:
 class EvaluationConfig:
     """Section of a ``SearchConfig`` that workers need to evaluate candidates.
 
-    ``device`` trains, the joules of ``measured_device`` are the objective.
+    ``device`` trains, the joules of ``measured_device`` are the objective. ``parent`` has the
+    checkpoint and its task file, where workers do not read them in the run directory.
     """
 
     task: str
@@ -312,6 +317,20 @@ class EvaluationConfig:
     halving: HalvingConfig | None = None
     supernet: SupernetConfig | None = None
     checkpoint: CheckpointConfig | None = None
+    parent: SharedFolder | None = None
+
+    def here(self, *, has_weights: bool = False) -> EvaluationConfig:
+        """Return the section with the task file of its checkpoint on this machine.
+
+        ``has_weights`` fetches the checkpoint's weights, too.
+
+        Raises:
+            ValueError, OSError: see ``SharedFolder.here``.
+        """
+        if self.parent is None:
+            return self
+        folder = self.parent.here(lambda name: has_weights or not name.endswith(_WEIGHTS))
+        return replace(self, task=str(folder / TASK), parent=None)
 
     def for_finalists(self) -> EvaluationConfig:
         """Return the section by which finalists train: for all epochs."""

@@ -136,6 +136,24 @@ def check_unchanged(folder: Path, space: SearchSpace, recorded: Mapping[str, str
             )
 
 
+def task_contents(path: Path) -> str:
+    """Return a hash of a task file with its data's contents in place of their paths.
+
+    Raises:
+        ValueError: the file is missing or no task file.
+    """
+    return _of_task(path)[_CONTENTS]
+
+
+def digests_of(labels: Iterable[str]) -> dict[str, str]:
+    """Return the hashes of files as this machine has them, by the labels of ``fingerprints``.
+
+    Labels without a path, and files that are missing here, are left out.
+    """
+    paths = {label: Path(label.partition(": ")[2]) for label in labels if ": " in label}
+    return {label: _of_path(path) for label, path in paths.items() if path.exists()}
+
+
 def _of_space(space: SearchSpace) -> str:
     text = json.dumps(space.to_dict(), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from nas.core.files import Place, as_written, read_json, write_json
@@ -22,6 +23,8 @@ class TeacherRecord:
     an artifact, which another run trained, and for a sub-network, whose cost the supernet's record
     includes. ``outputs_energy_j`` is ``None`` until the outputs are computed. ``tabulated`` is
     whether a file contains the outputs; if not, the teacher runs at each training step.
+    ``digests`` are the SHA-256 of its files in an object store, by name, from which each node
+    fetches them once.
     """
 
     source: str
@@ -31,6 +34,7 @@ class TeacherRecord:
     train_energy_j: float | None
     outputs_energy_j: float | None = None
     tabulated: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def energy_j(self) -> float:

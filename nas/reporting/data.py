@@ -68,7 +68,7 @@ def page_data(run: Run, *, with_importance: bool = False) -> dict[str, Any]:
         | {"fidelity": _dicts(fidelity_chart(records, run.metric))},
         "trials": [_trial(run, record, members.get(record.number)) for record in trials],
         "members": _members(front),
-        "account": _account(summary),
+        "account": _account(summary, run.metric),
         "provenance": _provenance(run, records),
     }
     text = json.dumps(data, sort_keys=True, allow_nan=False)
@@ -163,7 +163,7 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
             _text(record.test_quality, "{} (never used to choose)", metric.text),
         ),
         *_agreement_rows(run, record.number),
-        ("inherited", _text(record.inherited_quality, "{}", metric.text)),
+        ("chosen by", _text(record.inherited_quality, "{}", metric.text)),
         (f"joules ({kind})", f"{format_interval(energy)} per {run.unit}"),
     ]
     if reading is not None:
@@ -234,7 +234,7 @@ def _members(front: Front) -> dict[str, Any]:
     }
 
 
-def _account(summary: SearchSummary) -> dict[str, Any]:
+def _account(summary: SearchSummary, metric: Metric) -> dict[str, Any]:
     """Return the joules of the search by their use, as a bar and as rows."""
     parts = {
         "training": summary.train_energy_j,
@@ -262,7 +262,7 @@ def _account(summary: SearchSummary) -> dict[str, Any]:
     ]
     title = ", ".join(": ".join(row) for row in rows)
     chart = Chart(title, Axis("", 0, 1), Axis("", 0, 1), tuple(series), height=0.08, framed=False)
-    return {"chart": chart.to_dict(), "rows": rows, "saving": saving_text(summary)}
+    return {"chart": chart.to_dict(), "rows": rows, "saving": saving_text(summary, metric)}
 
 
 def _provenance(run: Run, records: Sequence[Trial]) -> list[Rows]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from nas.core.files import Place, copy_file, write_array
@@ -13,6 +14,8 @@ from nas.core.retry import AwayError
 from nas.evaluation.executor import Backend
 from nas.evaluation.supernet_weights import prepare_supernet
 from nas.evaluation.teacher import TeacherError, is_ready, prepare_teacher, read_progress
+from nas.inheriting import PARENT
+from nas.inheriting.shared_folder import SharedFolder, digests_of
 from nas.records.config import EvaluationConfig, SearchConfig
 from nas.searching.controller.sampler_by_name import BaseSampler
 from nas.searching.controller.session import Listener
@@ -84,6 +87,22 @@ def _share_inputs(run: Run) -> None:
     if run.inputs_place != run.inputs_path:
         run.place.mkdir(parents=True, exist_ok=True)
         copy_file(run.inputs_path, run.inputs_place)
+
+
+def share_parent(run: Run, section: EvaluationConfig) -> EvaluationConfig:
+    """Copy the run's checkpoint to where workers read it; return ``section`` with its place.
+
+    Without a checkpoint, and where workers read the run directory, there is nothing to copy.
+    """
+    if run.config.checkpoint is None or run.place == run.folder:
+        return section
+    own, shared = run.folder / PARENT, run.place / PARENT
+    files = [path for path in own.iterdir() if path.is_file()]
+    shared.mkdir(parents=True, exist_ok=True)
+    for path in files:
+        if not (shared / path.name).is_file():
+            copy_file(path, shared / path.name)
+    return replace(section, parent=SharedFolder(shared, digests_of(files)))
 
 
 def make_teacher(run: Run, config: EvaluationConfig, backend: Backend, listener: Listener) -> None:

@@ -18,9 +18,9 @@ from nas.evaluation.evaluator import Evaluator, TrainingEvaluator
 from nas.evaluation.executor import Backend, Executor, Measuring
 from nas.evaluation.supernet_evaluator import SupernetEvaluator
 from nas.evaluation.teacher import check_artifact
+from nas.inheriting.shipped import packed, unpack
 from nas.records.config import CHECKPOINT, LARGEST, SearchConfig
 from nas.records.device_names import MeterFound
-from nas.records.supernet import best_of, choose_finalists
 from nas.searching import writing
 from nas.searching.calibrating import calibration_of
 from nas.searching.calibration.calibration import pays
@@ -31,6 +31,7 @@ from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
 from nas.searching.device_account import DeviceAccount, watched_meter
 from nas.searching.early_stopping import Stopper
+from nas.searching.finalists import add_finalists
 from nas.searching.fitting import check_fits, check_teacher
 from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.pruning import Pruning
@@ -43,6 +44,7 @@ from nas.searching.preparing import (
     make_supernet,
     make_teacher,
     open_study,
+    share_parent,
     undone,
 )
 from nas.store import new_run, run_file
@@ -142,7 +144,11 @@ def _search_there(
     """Search in a process on the cluster that Ray's client starts."""
     from nas.cluster.client import search_there
 
+    # The cluster may not see the folder into which this machine copied the checkpoint.
+    files_of_parent = {} if resume else packed(folder)
+
     def search(folder: Path, listener: Listener | None) -> None:
+        unpack(files_of_parent, folder)
         with interrupts.handled(), threadpool_limits(1):
             _run_search(config, folder, driver, resume, files, listener)
 
@@ -333,7 +339,7 @@ def _search_and_refine(
     stopper = None if config.halving is None else Stopper(config.halving, session, surrogates)
     is_complete = search(session, executor, trials_folder, stopper)
     if is_complete and config.has_finalists and session.is_searched():
-        _add_finalists(run, session, surrogates)
+        add_finalists(run, session, surrogates)
         is_complete = search(session, executor, trials_folder)
     if is_complete and config.refine and session.is_over:
         refinement = Refinement(
@@ -346,36 +352,10 @@ def _search_and_refine(
         refine(refinement, executor, trials_folder, listener)
 
 
-def _add_finalists(run: Run, session: Session, surrogates: ArchitectureSurrogates) -> None:
-    """Choose the candidates to train for longer."""
-    config = run.config
-    complete = [
-        record
-        for record in session.searched()
-        if record.state == "complete" and (record.baseline or config.goals.meets_limits(record))
-    ]
-    chosen: list[int] = []
-    if complete:
-        by_trial = surrogates.energies_j(complete)
-        energies_j = [by_trial[record.number] for record in complete]
-        if config.supernet is not None:
-            chosen = choose_finalists(complete, energies_j, config.supernet)
-        elif config.checkpoint is not None:
-            # The checkpoint itself has been trained for all epochs.
-            own = [at for at, record in enumerate(complete) if not record.baseline]
-            best = best_of(
-                [complete[at] for at in own],
-                [energies_j[at] for at in own],
-                config.checkpoint.finalists,
-            )
-            chosen = [complete[own[at]].number for at in best]
-    session.add_finalists(run.keep_finalists(chosen, len(complete)))
-
-
 def _evaluator(run: Run, backend: Backend, listener: Listener) -> Evaluator:
     """Return the evaluator, after training the teacher and the supernet that it needs."""
     config = run.config
-    section = config.evaluation(run.driver.trained_on(config.device))
+    section = share_parent(run, config.evaluation(run.driver.trained_on(config.device)))
     if config.teacher is not None:
         make_teacher(run, section, backend, listener)
     trainer = TrainingEvaluator(

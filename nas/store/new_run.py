@@ -11,6 +11,7 @@ from nas.core.files import write_json
 from nas.core.names import MOST_TEXT, check_name
 from nas.core.versions import Start
 from nas.inheriting import PARENT, TASK
+from nas.inheriting.shipped import STAGING
 from nas.records.config import SearchConfig
 from nas.records.fingerprints import fingerprints
 from nas.store.cluster_address import name_address
@@ -22,7 +23,7 @@ from nas.tasks.base.metric import ACCURACY, Metric
 from search_spaces.workload import SAMPLE, Workload
 
 # Prefixes of files in the folder of a search that was killed before it wrote CREATING.
-_BEFORE_CREATING = ("writer.lock", ".writer.lock.", f".{CREATING}.")
+_BEFORE_CREATING = ("writer.lock", ".writer.lock.", f".{CREATING}.", STAGING)
 
 
 def create(

@@ -57,7 +57,7 @@ def scratch(tmp_path):
         batch_size=64,
         training=TrainingConfig(epochs=2, batch_size=128),
     )
-    return TrainingEvaluator(config, tmp_path / "inputs.npy", tmp_path / "locks")
+    return TrainingEvaluator(config.evaluation(), tmp_path / "inputs.npy", tmp_path / "locks")
 
 
 def taught(tmp_path):
@@ -186,7 +186,7 @@ def test_a_text_task_from_files_goes_the_whole_way(tmp_path):
         batch_size=40,
         training=training,
         teacher=LARGEST,
-    )
+    ).evaluation()
     folder = tmp_path / "teacher"
     teacher = prepare_teacher(config, folder, tmp_path / "locks")
     # Dropped words make no table: the teacher runs beside each step.

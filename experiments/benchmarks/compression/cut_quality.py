@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments.benchmarks.compression.recoveries import imported_once
 from experiments.benchmarks.training.distillation import shape
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
@@ -243,22 +243,13 @@ def digits_parent() -> Parent:
 def checkpoint_parent(source: Path, task: str, work: Path, epochs: int | None) -> Parent:
     """A checkpoint fine-tuned on a task, as a search from it would, kept in ``work``."""
     from nas.evaluation.teacher import prepare_teacher
-    from nas.inheriting.parent import Imported, imported
     from nas.records.config import CheckpointConfig
     from nas.searching.from_checkpoint import config_from
     from nas.training.weights import load_network
 
-    with ExitStack() as stack:
-        folder = work / "parent"
-        if (folder / "task.yaml").is_file():
-            parent = Imported(folder.resolve(), ())
-        else:
-            parent = stack.enter_context(imported(source, task, work))
-            # Marks the folder as one to keep.
-            (work / "run.json").write_text("{}")
-        checkpoint = CheckpointConfig(str(source))
-        config = config_from(parent, checkpoint, epochs=epochs, device="cpu")
-        prepare_teacher(config.evaluation(), work / "teacher", None)
+    parent = imported_once(source, task, work)
+    config = config_from(parent, CheckpointConfig(str(source)), epochs=epochs, device="cpu")
+    prepare_teacher(config.evaluation(), work / "teacher", None)
     network = load_network(work / "teacher")
     return Parent(network.model, network.architecture, get_task(parent.task), network.workload)
 

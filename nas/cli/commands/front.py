@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.analysis.account import render_fidelity, render_spending
 from nas.analysis.front_table import (
+    BEFORE_NOTE,
     PARETO_NOTE,
     condition_notes,
     described_member,
@@ -76,7 +77,8 @@ def _text(answered: Answer, summary: SearchSummary) -> str:
         lines.append("")
         if summary.finalists:
             lines.append(render_fidelity(summary))
-        lines.append(render_spending(summary))
+        metric = get_metric(answered.front.members[0].metric)
+        lines.append(render_spending(summary, metric))
     return "\n".join(lines)
 
 
@@ -112,7 +114,7 @@ def render_table(front: Front, answered: Answer | None = None) -> str:
             "huggingface)"
         )
     if any(m.inherited_quality is not None for m in front):
-        lines.append("inherited: the quality with the supernet's weights, before fine-tuning")
+        lines.append(BEFORE_NOTE)
     if any(m.weights == "inherited" for m in front):
         is_predicted = any(m.joules == "predicted" for m in front)
         lines.append(

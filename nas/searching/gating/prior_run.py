@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.core.plain import to_plain
+from nas.inheriting import TASK
+from nas.inheriting.shared_folder import Digests, digests_of
 from nas.pareto.dominance import non_dominated_mask
 from nas.records.config import LARGEST, SearchConfig
 from nas.records.trial import judged
@@ -98,8 +101,14 @@ class PriorRun:
             ValueError: it has no complete trial.
             StorageError: its study cannot be opened.
         """
-        # In a search by a supernet, only finalists have weights and figures of their own.
-        complete = [r for r in judged(run.trials()) if r.reading is not None]
+        # In a search by a supernet, only finalists have weights and figures of their own. From a
+        # checkpoint they trained for longer than candidates do.
+        is_from_checkpoint = run.config.checkpoint is not None
+        complete = [
+            r
+            for r in judged(run.trials())
+            if r.reading is not None and not (is_from_checkpoint and r.finalist_of is not None)
+        ]
         if not complete:
             raise ValueError("the run must have a complete trial, and has none")
         mask = non_dominated_mask([r.objectives for r in complete], (True, False))
@@ -132,6 +141,26 @@ def measured_under(run: Run, conditions: Conditions) -> Run:
     return run
 
 
+def _is_of_checkpoint(ours: SearchConfig, theirs: SearchConfig) -> bool:
+    """Whether both searches start from the same checkpoint, or both from none."""
+    if ours.checkpoint is None or theirs.checkpoint is None:
+        return ours.checkpoint is theirs.checkpoint
+    is_same_use = ours.checkpoint.is_fine_tuned == theirs.checkpoint.is_fine_tuned
+    return (
+        is_same_use
+        and ours.space.parent == theirs.space.parent
+        and _checkpoint_of(ours) == _checkpoint_of(theirs)
+    )
+
+
+def _checkpoint_of(config: SearchConfig) -> Digests:
+    """Return the digests of the checkpoint in the run directory of ``config``, if it is there."""
+    folder = Path(config.task).parent
+    if not folder.is_dir():
+        return ()
+    return digests_of(path for path in folder.iterdir() if path.is_file() and path.name != TASK)
+
+
 def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
     """Why qualities are not comparable, ``None`` if they are."""
     if theirs.supernet is not None:
@@ -142,7 +171,7 @@ def _training_differs(ours: SearchConfig, theirs: SearchConfig) -> str | None:
         return f"{', '.join(changed)} of its training differ"
     if ours.teacher != theirs.teacher:
         return "its networks were distilled from another teacher"
-    if ours.checkpoint != theirs.checkpoint or ours.space.parent != theirs.space.parent:
+    if not _is_of_checkpoint(ours, theirs):
         return "its networks started from another checkpoint"
     if ours.teacher == LARGEST and largest(ours.space) != largest(theirs.space):
         return "its teacher is the largest member of another space"

@@ -18,6 +18,7 @@ import numpy as np
 from nas.core.files import read_json, write_json
 from nas.core.plain import from_plain, to_plain
 from nas.records.config import SearchConfig
+from nas.records.fingerprints import task_contents
 from nas.searching.gating.prior_run import Conditions, PriorRun, measured_under
 from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
 from nas.tasks.registry import get_task
@@ -224,12 +225,19 @@ def load_warm_start(folder: Path, config: SearchConfig) -> WarmStart | None:
     return WarmStart(stored.conditions, stored.runs, predictor)
 
 
+def _is_of_task(theirs: SearchConfig, ours: SearchConfig) -> bool:
+    """Whether both searches have one task, of which each search from a checkpoint has a copy."""
+    if ours.checkpoint is None or theirs.checkpoint is None:
+        return theirs.task == ours.task
+    return task_contents(Path(theirs.task)) == task_contents(Path(ours.task))
+
+
 def _read(path: str, config: SearchConfig, conditions: Conditions) -> PriorRun:
     from nas.store.run_file import load
 
     try:
         run = load(path)
-        if run.task != config.task:
+        if not _is_of_task(run.config, config):
             raise ValueError(f"must be of task {config.task}, got a run of {run.task}")
         ours = get_task(config.task).workload(1)
         if run.workload.with_batch_size(1) != ours:

@@ -7,12 +7,13 @@ from fakes import FakeClock, FakeMeter
 from record_fakes import made_record
 from search_fakes import WORKLOAD, make_trial, reading
 
-from nas.analysis.account import render_account
+from nas.analysis.account import render_account, render_spending
 from nas.analysis.summary import summarise
 from nas.core.retry import patience
 from nas.core.units import format_joules
 from nas.records.goals import Goals
 from nas.searching.device_account import DeviceAccount, device_energy_j
+from nas.tasks.base.metric import ACCURACY, BITS_PER_BYTE
 from predictors.measurement.records import append_records
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 
@@ -152,6 +153,30 @@ def test_of_several_baselines_savings_are_named_against_the_first_and_by_what_wa
     assert (found.saving.baseline_trial, found.saving.better_trial) == (0, 2)
     assert found.saving.ratio == pytest.approx(2.0)
     assert summarise(FakeRun(tmp_path, *given)).saving is None
+
+
+def test_a_search_from_a_checkpoint_also_names_what_is_saved_near_its_quality(tmp_path):
+    run = FakeRun(
+        tmp_path,
+        trial(0, 0.9, 8.0, baseline=True),
+        trial(1, 0.895, 2.0),
+        trial(2, 0.91, 4.0),
+        trial(3, 0.88, 0.1),
+    )
+    assert summarise(run).near_saving is None
+    run.config.checkpoint, run.metric = object(), ACCURACY
+    found = summarise(run)
+    assert (found.saving.better_trial, found.near_saving.better_trial) == (2, 1)
+    assert found.near_saving.inferences_to_break_even == pytest.approx(160.0 / 6.0)
+    shown = render_spending(found, ACCURACY)
+    assert "within 0.01 of the baseline's accuracy, trial 1 has 4.0x fewer joules" in shown
+    # Of bits per byte, 2% more are near: 1.02 bits are, 1.03 are not.
+    bits = [1.0, 1.019, 1.03]
+    records = [trial(i, 2.0**-b, 8.0 / (1 + i), baseline=not i) for i, b in enumerate(bits)]
+    run._records, run.metric = records, BITS_PER_BYTE
+    found = summarise(run)
+    assert found.saving is None and found.near_saving.better_trial == 1
+    assert "within 2% more bits per byte, trial 1" in render_spending(found, BITS_PER_BYTE)
 
 
 def test_a_carbon_intensity_is_above_0(tmp_path):

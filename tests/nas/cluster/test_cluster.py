@@ -223,6 +223,28 @@ def test_nodes_that_see_other_data_or_no_run_folder_are_named(tmp_path, nodes):
     ray_shipping.check_paths(in_store, (), tmp_path / "r")
 
 
+def test_nodes_need_not_see_the_checkpoint_of_a_run_whose_files_are_in_a_store(tmp_path, nodes):
+    """They fetch it with its task file; the data of the task stay where they are."""
+    parent = tmp_path / "run" / "parent"
+    parent.mkdir(parents=True)
+    (parent / "tokenizer.json").write_text("{}")
+    (tmp_path / "reviews.txt").write_text("good film\n")
+    task = {"name": "t", "data": str(tmp_path / "reviews.txt"), "tokenizer": "tokenizer.json"}
+    (parent / "task.yaml").write_text(json.dumps(task))
+    fields = {"task": str(parent / "task.yaml"), "space": SPACE, "checkpoint": object()}
+    in_store = SimpleNamespace(**fields, files_at="s3://bucket/runs")
+    nodes["10.0.0.2"] = without(parent)
+    ray_shipping.check_paths(in_store, (), tmp_path / "run")
+    here = SimpleNamespace(**fields, files_at=None)
+    with pytest.raises(
+        ray_cluster.ClusterError, match=r"the task file .*task\.yaml as it is here"
+    ):
+        ray_shipping.check_paths(here, (), tmp_path / "run")
+    nodes["10.0.0.2"] = without(tmp_path / "reviews.txt")
+    with pytest.raises(ray_cluster.ClusterError, match=r"reviews\.txt .* has none there"):
+        ray_shipping.check_paths(in_store, (), tmp_path / "run")
+
+
 def test_a_node_is_asked_for_kernels_where_the_driver_has_no_such_device(monkeypatch):
     from search_spaces.compression import probing
 

@@ -40,7 +40,7 @@ def chosen(monkeypatch):
 
 
 def _config(**more):
-    return SearchConfig("digits", SPACE, trials=2, device="cuda:1", **more)
+    return SearchConfig("digits", SPACE, trials=2, device="cuda:1", **more).evaluation()
 
 
 def _measured():

@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from parent_fakes import causal_checkpoint, review_task, text_checkpoint
-from record_fakes import FormulaMeasure
-from search_fakes import report
+from parent_fakes import causal_checkpoint, nothing_measured, review_task, text_checkpoint
 from text_fakes import tale, write_task
 
 import nas
@@ -18,15 +16,12 @@ from nas.records.config import CHECKPOINT, CheckpointConfig
 from nas.searching.from_checkpoint import Plan, plan_lines, within_hours
 from nas.training.scores import load_scores
 from nas.training.weights import load_network
-from search_spaces.compression import probing
 
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     """Nothing is probed or compiled: a network's joules follow from its size."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("nas.searching.in_process.LocalMeasure", FormulaMeasure)
-        patch.setattr(probing, "probe", lambda device, **_: report(fp32="real", bf16="real"))
+    with nothing_measured():
         yield
 
 

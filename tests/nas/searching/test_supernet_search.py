@@ -206,7 +206,7 @@ def test_a_front_says_what_is_inherited_and_predicted_until_there_are_finalists(
     done.keep_finalists([0], 2)
     text = render_table(done.front())
     assert "95.00%" in text and "80.00%" in text and "predicted" not in text
-    assert "inherited: the quality with the supernet's weights" in text
+    assert "before: quality when it was chosen as a finalist" in text
     summary = summarise(done)
     assert summary.finished and summary.finalists == 1 and summary.fidelity is None
     assert "not known from 1 finalists" in render_fidelity(summary)

@@ -64,6 +64,7 @@ def made(tmp_path_factory):
 
 
 def evaluator_of(folder, config=CONFIG, teacher=None):
+    config = config.evaluation()
     trainer = TrainingEvaluator(config, folder / "in.npy", folder.parent / "locks", teacher)
     return SupernetEvaluator.of(config, trainer, folder)
 
@@ -206,7 +207,7 @@ def test_with_a_teacher_of_the_search_finalists_learn_from_that(tmp_path):
     config = replace(CONFIG, teacher=LARGEST, training=training)
     prepare_supernet(config, tmp_path / "supernet", tmp_path / "locks")
     assert not teacher_of(tmp_path / "supernet").exists()
-    prepare_teacher(config, tmp_path / "teacher", tmp_path / "locks")
+    prepare_teacher(config.evaluation(), tmp_path / "teacher", tmp_path / "locks")
     found = evaluator_of(tmp_path / "supernet", config, tmp_path / "teacher")
     assert found.trainer.teacher == tmp_path / "teacher"
     running = candidate(largest(SPACE), finalist_of=3)

@@ -76,7 +76,7 @@ def test_the_largest_member_is_larger_than_all_others():
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "teacher"
     assert not is_ready(folder) and read_record(folder) is None
-    record = prepare_teacher(CONFIG, folder, folder.parent / "locks")
+    record = prepare_teacher(CONFIG.evaluation(), folder, folder.parent / "locks")
     return folder, record
 
 
@@ -100,13 +100,13 @@ def test_what_is_there_is_not_made_again(made, monkeypatch, tmp_path):
         raise AssertionError("the teacher is trained already")
 
     monkeypatch.setattr(loop_module, "train", never)
-    assert prepare_teacher(CONFIG, folder, tmp_path / "locks") == record
+    assert prepare_teacher(CONFIG.evaluation(), folder, tmp_path / "locks") == record
     # Killed between its weights and its outputs: only those are made.
     (folder / "outputs.safetensors").unlink()
     before = replace(record, outputs_energy_j=None, tabulated=False)
     write_json(folder / "teacher.json", to_plain(before))
     assert not is_ready(folder)
-    again = prepare_teacher(CONFIG, folder, tmp_path / "locks")
+    again = prepare_teacher(CONFIG.evaluation(), folder, tmp_path / "locks")
     assert again.train_energy_j == record.train_energy_j and again.tabulated
     assert is_ready(folder) and (folder / "outputs.safetensors").is_file()
 
@@ -114,7 +114,7 @@ def test_what_is_there_is_not_made_again(made, monkeypatch, tmp_path):
 def test_a_table_that_would_be_too_large_is_not_kept(made, monkeypatch, tmp_path):
     folder = tmp_path / "teacher"
     monkeypatch.setattr(distill, "TABLE_LIMIT_BYTES", 1000)
-    record = prepare_teacher(CONFIG, folder, tmp_path / "locks")
+    record = prepare_teacher(CONFIG.evaluation(), folder, tmp_path / "locks")
     assert not record.tabulated and not (folder / "outputs.safetensors").exists()
     live = load_teacher(folder, "digits", "cpu").outputs
     assert isinstance(live, distill.LiveTeacher)
@@ -141,7 +141,7 @@ def test_an_artifact_is_taken_over_and_costs_no_training(tmp_path):
     workload = get_task("digits").workload(7)
     folder = artifact(tmp_path / "artifact", OWN, workload)
     config = replace(CONFIG, teacher=str(folder))
-    record = prepare_teacher(config, tmp_path / "teacher", tmp_path / "locks")
+    record = prepare_teacher(config.evaluation(), tmp_path / "teacher", tmp_path / "locks")
     assert record.train_energy_j is None and record.architecture == OWN
     # The run keeps its own copy.
     for path in folder.iterdir():
