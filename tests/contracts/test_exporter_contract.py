@@ -8,10 +8,10 @@ import pytest
 from export_fakes import conditions, made_artifact, name_tasks
 from safetensors.torch import load_file, save_file
 
-from nas.exporting.artifact import CHECK
 from nas.exporting.formats.base import ExportError
 from nas.exporting.formats.registry import FORMATS
 from nas.exporting.verify import judge, reload_formats
+from nas.tasks.base.artifact_files import CHECK
 from nas.training.weights import read_description
 from search_spaces import plugins
 from search_spaces.architecture import (

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 
 from nas.tasks.base import Task
 
+# Some inputs of an artifact, and their expected outputs.
+CHECK = "check.safetensors"
 LABELS, TOKENIZER, PREPROCESSING = "labels.json", "tokenizer.json", "preprocessing.json"
 VOCABULARY = "vocabulary.json"
 

@@ -23,7 +23,6 @@ from nas.cli.main import main
 from nas.core.units import format_joules
 from nas.exporting.card import make_card, render_readme
 from nas.exporting.formats import base as base_module
-from nas.exporting.formats.onnx import OPSET
 from nas.exporting.formats.registry import ARTIFACT, FORMATS, check_supported, parse_formats
 from nas.exporting.verify import Verification
 from nas.records.trial import Trial
@@ -39,6 +38,7 @@ from search_spaces.architecture import (
     FfnSpec,
     LayerSpec,
 )
+from search_spaces.runtimes.onnx_graph import OPSET
 from search_spaces.space import SearchSpace
 from search_spaces.workload import Workload
 
