@@ -368,6 +368,12 @@ def _inputs(path: str | None, workload: Workload, seed: int) -> Any:
         if inputs.shape != shape:
             raise ValueError(f"inputs must have shape {shape}, got {inputs.shape}")
         return inputs
+    return random_inputs(workload, seed)
+
+
+def random_inputs(workload: Workload, seed: int) -> Any:
+    """Return a random batch of ``workload``."""
+    shape = (workload.batch_size, *workload.input_shape)
     rng = np.random.default_rng(seed)
     if workload.is_image:
         return rng.standard_normal(shape, dtype=np.float32)
