@@ -46,7 +46,7 @@ def test_a_block_runs_without_us(tmp_path, word):
     form = FORMATS[BLOCKS[word]]
     if form.missing() is not None:
         pytest.skip(form.missing())
-    layer = LayerSpec(AttentionSpec(2, 1, 16), FfnSpec(48))
+    layer = LayerSpec(AttentionSpec(2, 2, 16), FfnSpec(48))
     folder = made_artifact(tmp_path / "model", Architecture(32, (layer, layer), 2), "digits")
     form.write(folder)
     (shown,) = (block for block in blocks(DOCS / "runtimes.md", "python") if word in block)

@@ -152,6 +152,10 @@ class Converter(Runtime):
         """Return the names of all files of a precision, the main one first."""
         return (self.file(precision),)
 
+    def limit(self, architecture: Architecture, workload: Workload) -> str | None:
+        """Return what the converter does not hold in a network of any precision, or ``None``."""
+        return None
+
     def fault(self, precision: Precision) -> str | None:
         """Return what this CPU lacks for a precision, or ``None``."""
         return None
@@ -172,7 +176,8 @@ class Converter(Runtime):
         if workload.phase is not None and architecture.family != TRANSFORMER:
             return f"{self.name} has no cache of the family {architecture.family}"
         faults = (self.fault(precision) for precision in sorted(named))
-        return next((text for text in faults if text is not None), None)
+        fault = next((text for text in faults if text is not None), None)
+        return fault or self.limit(architecture, workload)
 
     @abc.abstractmethod
     def convert(

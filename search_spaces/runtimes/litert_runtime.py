@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from nas.core.scratch import scratch
-from search_spaces.architecture import Precision
+from search_spaces.architecture import Architecture, Precision
 from search_spaces.runtimes.base import Converter, Form, RuntimeRefusal, first_line
+from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,6 +56,17 @@ class LiteRt(Converter):
             )
         if not os.access(named, os.X_OK):
             return f"{PYTHON_VARIABLE} must be an executable, got {named!r}"
+        return None
+
+    def limit(self, architecture: Architecture, workload: Workload) -> str | None:
+        """See ``Converter.limit``."""
+        for index, layer in enumerate(architecture.layers):
+            if layer.attention.n_kv_heads == 1 < layer.attention.n_heads:
+                # Found by comparing outputs; with other numbers of key-value heads they are equal.
+                return (
+                    f"litert-torch 0.10 gives wrong outputs for one key-value head of several "
+                    f"query heads (layers.{index}.attention)"
+                )
         return None
 
     def convert(

@@ -33,11 +33,9 @@ class OnnxRuntime(Converter):
     precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "int8"})
     suffix = ".onnx"
 
-    def refusal(self, architecture: Architecture, workload: Workload, device: str) -> str | None:
-        """See ``Runtime.refusal``."""
-        return onnx_limit(architecture, workload) or super().refusal(
-            architecture, workload, device
-        )
+    def limit(self, architecture: Architecture, workload: Workload) -> str | None:
+        """See ``Converter.limit``."""
+        return onnx_limit(architecture, workload)
 
     def convert(
         self,

@@ -50,11 +50,9 @@ class OpenVino(Converter):
             return f"{self.name} computes bf16 in fp32 on this CPU (no avx512_bf16 or amx_bf16)"
         return None
 
-    def refusal(self, architecture: Architecture, workload: Workload, device: str) -> str | None:
-        """See ``Runtime.refusal``."""
-        return onnx_limit(architecture, workload) or super().refusal(
-            architecture, workload, device
-        )
+    def limit(self, architecture: Architecture, workload: Workload) -> str | None:
+        """See ``Converter.limit``."""
+        return onnx_limit(architecture, workload)
 
     def convert(
         self,

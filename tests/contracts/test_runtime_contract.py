@@ -222,6 +222,24 @@ def test_a_missing_package_is_named_with_the_command(name, monkeypatch):
         parse_runtimes([name])
 
 
+def test_litert_refuses_what_its_converter_gets_wrong():
+    one_head = LayerSpec(AttentionSpec(4, 1, 16), FfnSpec(128))
+    refused = CONVERTERS["litert"].refusal(Architecture(64, (one_head,), 2), IMAGES, "cpu")
+    assert refused is not None and "layers.0.attention" in refused
+    assert (
+        CONVERTERS["onnxruntime"].refusal(Architecture(64, (one_head,), 2), IMAGES, "cpu") is None
+    )
+
+
+@pytest.mark.thorough
+def test_a_conversion_that_is_wrong_is_found_out(monkeypatch):
+    runtime = installed("litert")
+    monkeypatch.setattr(type(runtime), "limit", lambda *_: None)
+    one_head = Architecture(64, (LayerSpec(AttentionSpec(4, 1, 16), FfnSpec(128)),), 2)
+    with pytest.raises(RuntimeRefusal, match="outputs of litert in fp32 differ from torch's by"):
+        runtime.run(network_of(one_head, IMAGES), one_head, IMAGES, batch(IMAGES), Setting())
+
+
 def test_names_of_runtimes_are_checked():
     assert {each.name for each in parse_runtimes(["torch", "torch-eager", "torch"])} == {
         "torch",

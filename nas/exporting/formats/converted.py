@@ -23,7 +23,7 @@ from search_spaces.architecture import Architecture, Precision
 from search_spaces.runtimes import serve
 from search_spaces.runtimes.base import TOLERANCES, Form
 from search_spaces.runtimes.onnx_graph import OPSET
-from search_spaces.runtimes.onnxruntime_runtime import onnx_limit, weight_bits
+from search_spaces.runtimes.onnxruntime_runtime import weight_bits
 from search_spaces.runtimes.registry import CONVERTERS
 from search_spaces.workload import Workload
 
@@ -63,16 +63,12 @@ class ConvertedFormat(ExportFormat):
         self, architecture: Architecture, workload: Workload, device: str
     ) -> Refusal | None:
         """See ``ExportFormat.refusal``."""
-        too_large = None
-        if self.runtime in ("onnxruntime", "openvino"):
-            too_large = onnx_limit(architecture, workload)
-        if too_large is not None:
-            return Refusal(too_large)
+        converter = CONVERTERS[self.runtime]
         refused = super().refusal(architecture, workload, device)
         if refused is not None:
             return refused
-        fault = CONVERTERS[self.runtime].fault(self.precision)
-        return None if fault is None else Refusal(fault)
+        why = converter.limit(architecture, workload) or converter.fault(self.precision)
+        return None if why is None else Refusal(f"this network: {why}")
 
     def write(self, folder: Path) -> Mapping[str, Any]:
         """See ``ExportFormat.write``."""
