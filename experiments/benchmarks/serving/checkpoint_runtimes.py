@@ -145,6 +145,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of fresh processes (default: 3)")
     parser.add_argument("--sequence-length", type=int, help="tokens of an input (default: 128)")
     parser.add_argument(
+        "--joules-only",
+        action="store_true",
+        help="convert nothing again: leave out memory and the difference of outputs",
+    )
+    parser.add_argument(
         "--records",
         type=Path,
         default=ROOT / "build" / "checkpoint-runtimes.jsonl",
@@ -172,13 +177,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if not found.rows:
         sys.exit("nothing was measured")
-    findings = alone(folder, found, length)
+    findings = {} if arguments.joules_only else alone(folder, found, length)
     keys = ", ".join(dict.fromkeys(row.workload for row in found.rows))
     failed = "".join(f"; {name} failed: {cause}" for name, cause in found.failed.items())
     left_out = "".join(f"; {line}" for line in found.left_out)
     table = Table(
         arguments.model,
-        COLUMNS,
+        COLUMNS[:6] if arguments.joules_only else COLUMNS,
         tuple(row_of(row, findings) for row in found.rows),
         note=f"{keys}, one thread; {found.rows[0].n_rounds} rounds{failed}{left_out}",
     )
