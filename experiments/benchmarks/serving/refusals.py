@@ -132,6 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__.splitlines()[0],
     )
     parser.add_argument("--runtime", nargs="+", choices=CONVERTERS, default=list(CONVERTERS))
+    families = list(dict.fromkeys(blocks for blocks, _, _ in subjects()))
+    parser.add_argument("--family", nargs="+", choices=families, default=families)
     parser.add_argument(
         "--precision", nargs="+", choices=("fp32", "bf16", "int8"), default=["fp32"]
     )
@@ -144,6 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     sheet = Sheet(parser, arguments, "runtime-refusals")
     rows = []
     for blocks, use, workload in subjects():
+        if blocks not in arguments.family:
+            continue
         row = {"blocks": blocks, "use": use}
         for runtime in runtimes:
             precisions = [p for p in arguments.precision if p in runtime.precisions]
