@@ -292,7 +292,8 @@ class SearchConfig:
             ValueError: a key is unknown or missing, or a value is not allowed.
         """
         names = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != names:
+        # Runs from before there were other runtimes do not name theirs.
+        if not isinstance(data, Mapping) or data.keys() | {"runtime"} != names:
             raise ValueError(
                 f"search config must have exactly the keys {', '.join(sorted(names))}"
             )

@@ -90,6 +90,13 @@ def config(**changes):
     return SearchConfig(task="digits", space=space, **(given | changes))
 
 
+def test_a_run_from_before_other_runtimes_is_torchs():
+    data = config(runtime="openvino").to_dict()
+    assert SearchConfig.from_dict(data).runtime == "openvino"
+    del data["runtime"]
+    assert SearchConfig.from_dict(data).runtime == "torch"
+
+
 def test_a_search_measures_each_candidate_in_its_runtime(tmp_path, monkeypatch):
     asked = []
 
