@@ -157,9 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     columns = (Column("blocks", "{blocks}"), Column("use", "{use}"))
     cells = tuple(Column(name, f"{{{name}}}") for name in arguments.runtime)
     versions = ", ".join(f"{n} {v}" for r in runtimes for n, v in r.versions().items())
-    note = (
-        "every precision of the runtime that this CPU computes was converted, loaded and compared"
-    )
+    note = f"converted, loaded and compared in {', '.join(arguments.precision)}"
     sheet.show(Table("refusals", (*columns, *cells), tuple(rows), note=f"{note}; {versions}"))
     return 0
 
