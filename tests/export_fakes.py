@@ -10,11 +10,12 @@ from safetensors.torch import save_file
 
 from nas.core.estimate import Score
 from nas.core.files import read_json, write_json
-from nas.exporting.artifact import CHECK, load_artifact
+from nas.exporting.artifact import load_artifact
 from nas.exporting.verify import Conditions
 from nas.records.candidate import Measurement, Outcome
 from nas.records.trial import Trial
 from nas.store.run_file import load
+from nas.tasks.base.artifact_files import CHECK
 from nas.tasks.registry import get_task
 from nas.training.evaluate import evaluate
 from nas.training.objective import objective_of

@@ -25,6 +25,7 @@ FROZEN = {
         "--reference",
         "--device",
         "--meter",
+        "--runtime",
         "--measure-on",
         "--epochs",
         "--shift",
@@ -54,7 +55,7 @@ FROZEN = {
     },
     "calibrate": {
         *("recipe", "--task", "--space", "--plugin", "--labels", "--seed"),
-        *("--device", "--meter", "--quiet", "--json"),
+        *("--device", "--meter", "--runtime", "--quiet", "--json"),
     },
     "resume": {
         "run",
@@ -121,6 +122,7 @@ FROZEN = {
         "--image-size",
         "--precision",
         "--rounds",
+        "--runtime",
         "--space",
         "--sample",
         "--active",

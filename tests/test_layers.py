@@ -25,6 +25,7 @@ LAYERS = (
     ),
     ("search_spaces.models", "search_spaces.pretrained.gguf"),
     ("search_spaces.compression", "search_spaces.pretrained"),
+    ("search_spaces.runtimes",),
     (
         "predictors.measurement",
         "predictors.energy.learners",
@@ -64,7 +65,10 @@ DOORS = {
     "pynvml": ("predictors/meters/nvml.py",),
     "shtab": ("nas/cli/shell/completion.py",),
     "zeus": ("predictors/meters/zeus.py",),
-    "torchao": ("search_spaces/compression/quantize.py",),
+    "torchao": (
+        "search_spaces/compression/quantize.py",
+        "search_spaces/runtimes/executorch_runtime.py",
+    ),
     "optuna": (
         "experiments/benchmarks/runtime/driver_variants.py",
         "experiments/benchmarks/sampling/peers/optuna_peers.py",
@@ -110,8 +114,24 @@ DOORS = {
     "syne_tune": ("experiments/benchmarks/sampling/peers/syne_peers.py",),
     "rich": ("nas/cli/output/progress.py",),
     "torch_pruning": ("experiments/benchmarks/compression/cut_quality.py",),
-    "onnx": ("nas/exporting/formats/onnx.py",),
-    "onnxruntime": ("nas/exporting/formats/onnx.py",),
+    "onnx": ("search_spaces/runtimes/onnx_graph.py",),
+    # Besides converters: ``serve`` alone loads files, with nothing of ours.
+    "onnxruntime": (
+        "search_spaces/runtimes/onnxruntime_runtime.py",
+        "search_spaces/runtimes/serve.py",
+    ),
+    "openvino": (
+        "search_spaces/runtimes/openvino_runtime.py",
+        "search_spaces/runtimes/serve.py",
+    ),
+    "nncf": ("search_spaces/runtimes/openvino_runtime.py",),
+    "litert_torch": ("search_spaces/runtimes/litert_worker.py",),
+    "ai_edge_quantizer": ("search_spaces/runtimes/litert_worker.py",),
+    "ai_edge_litert": ("search_spaces/runtimes/serve.py",),
+    "executorch": (
+        "search_spaces/runtimes/executorch_runtime.py",
+        "search_spaces/runtimes/serve.py",
+    ),
     "datasets": ("nas/tasks/hf.py",),
     "pyarrow.fs": ("nas/core/remote.py",),
     "tokenizers": ("nas/tasks/text/tokenize.py",),

@@ -149,6 +149,7 @@ MUTANTS = [
     ),
     (PLAN, "            item.repeat,\n", "", KEY),
     (PLAN, "            self.protocol.hash,\n", "", KEY),
+    (PLAN, "place_of(self.device, item.runtime)", "self.device", KEY),
     (
         PROBING,
         "device_name(device), versions(device)]",

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from nas.cluster.connect import METER_SHARE, meter_resources
 from nas.cluster.waits import tell_driver
 from nas.core.files import Place, as_local, as_local_if_any
+from nas.core.names import TORCH
 from nas.core.retry import is_of_storage, naming_storage, patience
 from nas.evaluation.evaluator import Measure
 from nas.evaluation.executor import Measuring
@@ -65,6 +66,7 @@ class RayMeasure:
     name: str | None = None
     is_here: bool = False
     between_sd: float = 0.0
+    runtime: str = TORCH
 
     def __call__(
         self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
@@ -114,6 +116,7 @@ class RayMeasure:
             "protocol": self.protocol,
             "lock_folder": self.lock_folder,
             "between_sd": self.between_sd,
+            "runtime": self.runtime,
         }
 
 
@@ -127,6 +130,7 @@ def measures_of(measuring: Measuring, driver: Driver) -> list[RayMeasure]:
                 *(measuring.device, measuring.meter, protocol, locks),
                 is_here=is_here,
                 between_sd=sd,
+                runtime=measuring.runtime,
             )
         ]
     # The history is of the first device alone.
@@ -135,6 +139,7 @@ def measures_of(measuring: Measuring, driver: Driver) -> list[RayMeasure]:
             *(device.device, device.meter, protocol, locks),
             name=device.name,
             between_sd=sd * (not number),
+            runtime=measuring.runtime,
         )
         for number, device in enumerate(measuring.measured)
     ]

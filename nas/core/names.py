@@ -10,6 +10,8 @@ import unicodedata
 
 # Greatest length of a name, and of a text such as a label or a device's description.
 MOST_NAME, MOST_TEXT = 100, 300
+# The runtime of a reading that names none.
+TORCH = "torch"
 # Not printable, but required between letters of some scripts.
 _JOINERS = frozenset("\u200c\u200d")
 
@@ -46,3 +48,8 @@ def first_line(error: BaseException) -> str:
 
 def _is_printable(char: str) -> bool:
     return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
+
+
+def place_of(device: str, runtime: str) -> str:
+    """Return the name of a device with what runs networks there: ``AMD EPYC, onnxruntime``."""
+    return device if runtime == TORCH else f"{device}, {runtime}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nas.core.files import Place
+from nas.core.names import TORCH
 from nas.evaluation.evaluator import Evaluator, Measure
 from nas.records.candidate import Candidate, Outcome
 from nas.records.config import SearchConfig
@@ -78,8 +79,8 @@ class Measuring:
     """Measurement settings: ``meter`` on ``device``, or each meter of ``measured``.
 
     ``lock_folder`` contains the devices' locks; ``None`` is the default folder of the measuring
-    machine. ``between_sd`` is the relative standard deviation between sessions of the objective's
-    device, which is part of a reading's interval.
+    machine. ``runtime`` runs the networks. ``between_sd`` is the relative standard deviation
+    between sessions of the objective's device, which is part of a reading's interval.
     """
 
     device: str
@@ -88,6 +89,7 @@ class Measuring:
     lock_folder: Path | None = None
     measured: Sequence[MeterFound] = ()
     between_sd: float = 0.0
+    runtime: str = TORCH
 
 
 class Backend(AbstractContextManager["Backend"], Protocol):

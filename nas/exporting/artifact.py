@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-CHECK, CARD, README = "check.safetensors", "card.json", "README.md"
+CARD, README = "card.json", "README.md"
 COMPRESSED = "compressed.safetensors"
 
 

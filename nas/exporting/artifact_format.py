@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nas.exporting.artifact import CHECK, COMPRESSED, load_artifact
+from nas.exporting.artifact import COMPRESSED, load_artifact
 from nas.exporting.formats.base import Loaded, StoredNetwork
 from nas.exporting.formats.registry import ARTIFACT
+from nas.tasks.base.artifact_files import CHECK
 from nas.training.weights import WEIGHTS
 from search_spaces.architecture import Architecture
 

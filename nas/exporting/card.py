@@ -12,6 +12,7 @@ import yaml
 
 from nas.core.estimate import Estimate
 from nas.core.markdown import code, comment, plain
+from nas.core.names import TORCH, place_of
 from nas.core.plain import to_plain
 from nas.core.units import format_interval
 from nas.core.versions import described, versions
@@ -230,7 +231,7 @@ repeats.{_flags(after)}
 
 - The model was chosen by {quality} on the validation split of {task}; the test split was never
   used to choose. Other data were not tested.
-- Joules were determined for batches of {after["batch_size"]} on {plain(after["device"])}; on other
+- Joules were determined for batches of {after["batch_size"]} on {plain(_place(after))}; on other
   hardware, in other batches and runtimes they differ.
 - Bias, fairness and robustness were not examined.
 
@@ -310,7 +311,7 @@ def _front_matter(card: Card, name: str) -> dict[str, Any]:
             "source": f"JouleNAS, this network's own training at {card['carbon_g_per_kwh']:g} "
             f"g/kWh, joules by {reading['source']}",
             "training_type": "pre-training" if card["start"] == "random" else "fine-tuning",
-            "hardware_used": reading["device"],
+            "hardware_used": _place(reading),
         }
     return front
 
@@ -324,7 +325,13 @@ def _board(reading: Mapping[str, Any]) -> str:
     """Return the device and the power or clock limits of its board, if known."""
     board = reading["board"]
     limits = "" if board is None else describe_limits(Board.from_dict(board).limits)
-    return f"{reading['device']} limited to {limits}" if limits else str(reading["device"])
+    place = _place(reading)
+    return f"{place} limited to {limits}" if limits else place
+
+
+def _place(reading: Mapping[str, Any]) -> str:
+    """Return the device, with its runtime where that is not torch."""
+    return place_of(str(reading["device"]), str(reading.get("runtime", TORCH)))
 
 
 def _conditions(reading: Mapping[str, Any]) -> str:

@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from nas.core.files import as_local, read_array, write_json
 from nas.core.names import first_line
-from nas.exporting.artifact import CARD, CHECK, COMPRESSED, README, load_artifact
+from nas.exporting.artifact import CARD, COMPRESSED, README, load_artifact
 from nas.exporting.card import make_card, render_model_card, render_readme
 from nas.exporting.formats.base import ExportError, ExportFormat
-from nas.exporting.formats.registry import ARTIFACT, check_supported, parse_formats
+from nas.exporting.formats.registry import (
+    ARTIFACT,
+    check_supported,
+    parse_formats,
+    served_format,
+)
 from nas.exporting.staging import staged
 from nas.exporting.verify import Conditions, verify_artifact, verify_format
-from nas.tasks.base.artifact_files import artifact_files_of
+from nas.tasks.base.artifact_files import CHECK, artifact_files_of
 from nas.tasks.registry import get_task
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, load_network, read_description
 from predictors.measurement.exclusive import DeviceLock
@@ -52,7 +57,8 @@ def export(
     """Write trial ``trial`` of ``run`` to the new folder ``to``, verified in fresh processes.
 
     ``joule_tolerance`` is the allowed relative difference between the artifact's joules and the
-    trial's. ``formats`` are further formats to write into the folder; their joules are reported
+    trial's. ``formats`` are further formats to write into the folder, beside that of the runtime
+    in which the search measured; their joules are reported
     without a check, because other runtimes run them. ``quality_tolerance`` is the allowed loss of
     validation quality of formats whose outputs are not judged, such as ``onnx-int8``.
 
@@ -64,8 +70,9 @@ def export(
     # Plug-ins are loaded here because the verifying processes inherit the environment.
     run.check_task()
     run.config.load_plugins()
-    chosen = parse_formats(formats)
     record = run.trial(trial)
+    served = served_format(run.config.runtime, record.architecture)
+    chosen = parse_formats(formats if served is None else dict.fromkeys((*formats, served)))
     if record.state != "complete":
         raise ValueError(f"trial must be a complete one, got {trial}, which is {record.state}")
     device = run.config.device

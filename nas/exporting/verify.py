@@ -191,6 +191,7 @@ def verify_artifact(
             meter=run.meter,
             weights=folder / WEIGHTS,
             inputs=run.inputs_path,
+            runtime=run.config.runtime,
         ).reading
         # Cards are published, and must not name this machine.
         return replace(reading, host=None)

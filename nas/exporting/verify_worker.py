@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.exporting.artifact import CHECK
 from nas.exporting.artifact_format import ARTIFACT_FORMAT
 from nas.exporting.formats.base import Loaded, StoredNetwork
 from nas.exporting.formats.registry import FORMATS
+from nas.tasks.base.artifact_files import CHECK
 from nas.training.weights import read_description
 from predictors.measurement.exclusive import DeviceLock
 from predictors.measurement.protocol import Protocol
@@ -140,6 +140,8 @@ def _measure(
         inputs: Tensor = load_file(str(folder / CHECK))["inputs"].to(device)
         work: Callable[[], object] = partial(loaded.call, inputs)
         mode = "as it is"
+        if loaded.hold is not None:
+            work = loaded.hold(inputs)
         if loaded.module is not None:
             prepared = prepare_for_inference(loaded.module, architecture, inputs)
             work, mode = prepared.repeat(inputs), prepared.mode

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 from nas.measuring.measure import (
     DEFAULT_ROUNDS,
     CheckpointEnergy,
+    Forms,
     plan_measurement,
     run_plan,
 )
@@ -30,12 +31,14 @@ class MeasureOptions(TypedDict, total=False):
     """Options of ``nas.measure``; each has the default of ``nas measure --from``.
 
     ``precisions`` are by default all that are real on the device, ``phases`` of a language model
-    both. ``rounds`` is the number of rounds of fresh processes. A ``task`` is one of ours, its
+    both. ``runtimes`` are names of runtimes (``nas measure --runtime``), by default torch.
+    ``rounds`` is the number of rounds of fresh processes. A ``task`` is one of ours, its
     name, or the path of a task file. ``image_size`` is height and width in pixels. No round starts
     that would not end within ``budget_s``.
     """
 
     precisions: Sequence[str]
+    runtimes: Sequence[str]
     phases: Sequence[str]
     batch_size: int
     sequence_length: int
@@ -79,7 +82,7 @@ def measure_checkpoint(
             image_size=options.get("image_size"),
             phases=tuple(options.get("phases", ())),
         ),
-        precisions=tuple(options.get("precisions", ())),
+        forms=Forms(tuple(options.get("precisions", ())), tuple(options.get("runtimes", ()))),
         n_rounds=options.get("rounds", DEFAULT_ROUNDS),
     )
     return run_plan(

@@ -1,4 +1,4 @@
-"""Measure a checkpoint's joules in each precision, from its folder to a table."""
+"""Measure a checkpoint's joules in each precision and runtime, from its folder to a table."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.core.estimate import Estimate
+from nas.core.names import TORCH
 from nas.measuring.inputs import Inputs, inputs_of, write_inputs
 from nas.measuring.memory import check_memory
-from nas.measuring.precisions import Variants, variants_of
+from nas.measuring.precisions import Variant, Variants, variants_of
 from nas.measuring.subject import Sizes, Subject, subject_of
 from predictors.campaign.active import Bench
 from predictors.campaign.plan import PlanItem, plan_items
@@ -28,6 +29,7 @@ from predictors.measurement.records import read_records
 from predictors.measurement.runner import make_job
 from search_spaces.architecture import Precision
 from search_spaces.cost.counting import count
+from search_spaces.runtimes.registry import parse_runtimes
 from search_spaces.workload import Phase
 
 if TYPE_CHECKING:
@@ -38,8 +40,16 @@ DEFAULT_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class Forms:
+    """Names of precisions and runtimes to measure in; empty: those that are real, in torch."""
+
+    precisions: tuple[str, ...] = ()
+    runtimes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured: the subject in each precision, in ``rounds`` at ``path``."""
+    """What is measured: the subject in each form, in ``rounds`` at ``path``."""
 
     subject: Subject
     variants: Variants
@@ -57,11 +67,12 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Joules per ``unit`` of a precision in a phase (``None``: a forward pass).
+    """Joules per ``unit`` of a precision in a ``runtime`` and a phase (``None``: a forward pass).
 
-    ``energy`` and ``ratio`` (to fp32) are of ``n_rounds`` rounds, see
+    ``energy`` and ``ratio`` (to torch's fp32) are of ``n_rounds`` rounds, see
     ``predictors.campaign.rounds``. ``latency_s`` is a batch's, ``weight_bytes`` the size of the
-    weights as they are stored on the device. ``flags`` name disturbances.
+    weights as torch stores them on the device, ``None`` in other runtimes. ``flags`` name
+    disturbances.
     """
 
     precision: Precision
@@ -71,14 +82,15 @@ class Row:
     energy: Estimate
     ratio: Estimate | None
     latency_s: float
-    weight_bytes: float
+    weight_bytes: float | None
     n_rounds: int
     flags: tuple[str, ...]
+    runtime: str = TORCH
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointEnergy:
-    """The joules of a checkpoint: a row for each phase and precision.
+    """The joules of a checkpoint: a row for each phase, precision and runtime.
 
     ``failed`` has the cause of each variant that could not be measured, ``missing`` the number of
     measurements that are left, ``left_out`` a line for each precision that is not real here.
@@ -105,7 +117,7 @@ def plan_measurement(
     path: Path,
     *,
     sizes: Sizes,
-    precisions: tuple[str, ...] = (),
+    forms: Forms = Forms(),  # noqa: B008  (frozen)
     n_rounds: int = DEFAULT_ROUNDS,
     say: Callable[[str], None] = lambda line: None,
 ) -> Plan:
@@ -114,17 +126,22 @@ def plan_measurement(
     ``say`` is called with a line for each probe of the device, which takes seconds.
 
     Raises:
-        ValueError: sizes or precisions do not fit checkpoint or device, or memory is short.
+        ValueError: sizes or forms do not fit checkpoint or device, a runtime is not installed, or
+            memory is short.
     """
     if n_rounds < 1:
         raise ValueError(f"rounds must be an integer >= 1, got {n_rounds}")
-    _check_path(path)
+    check_path(path)
     subject = subject_of(checkpoint, sizes)
-    variants = variants_of(subject, bench.device, precisions, say)
-    check_memory(subject, variants.architectures.values(), bench.device)
+    runtimes = parse_runtimes(forms.runtimes)
+    variants = variants_of(subject, bench.device, forms.precisions, runtimes, say)
+    check_memory(subject, variants.architectures, bench.device)
     inputs = Inputs(None) if sizes.task is None else inputs_of(sizes.task, subject)
     groups = tuple(
-        tuple(PlanItem(each, workload) for each in variants.architectures.values())
+        tuple(
+            PlanItem(each.architecture, workload, runtime=each.runtime)
+            for each in variants.variants
+        )
         for workload in subject.workloads
     )
     items = [item for group in groups for item in group]
@@ -162,6 +179,7 @@ def run_plan(
                 origin=subject.origin,
                 inputs=inputs,
                 seed=bench.seed,
+                runtime=item.runtime,
             )
 
         measure_rounds(
@@ -178,8 +196,12 @@ def run_plan(
 
 def energy_of(plan: Plan) -> CheckpointEnergy:
     """Return the joules that the records contain."""
-    by_architecture = {item.hash: name for name, item in plan.variants.architectures.items()}
-    has_fp32 = "fp32" in plan.variants.architectures
+    by_item = {(each.runtime, each.architecture.hash): each for each in plan.variants.variants}
+
+    def of(item: PlanItem) -> Variant:
+        return by_item[item.runtime, item.architecture.hash]
+
+    has_fp32 = plan.variants.variants[0].name == "fp32"
     variants = summarise(plan.rounds, plan.path)
     failures = failures_of(plan.rounds, plan.path)
     items = [item for group in plan.rounds.groups for item in group]
@@ -191,12 +213,10 @@ def energy_of(plan: Plan) -> CheckpointEnergy:
         meter=plan.bench.meter,
         is_estimate=any(r.reading.is_estimate for v in variants for r in v.records),
         records=str(plan.path),
-        rows=tuple(
-            _row(v, by_architecture[v.item.architecture.hash], has_fp32=has_fp32) for v in variants
-        ),
+        rows=tuple(_row(v, of(v.item).precision, has_fp32=has_fp32) for v in variants),
         failed={
-            " ".join(filter(None, (by_architecture[i.architecture.hash], i.workload.phase))): cause
-            for i, cause in failures.items()
+            " ".join(filter(None, (of(item).name, item.workload.phase))): cause
+            for item, cause in failures.items()
         },
         missing=max(0, n_left),
         left_out=plan.variants.left_out,
@@ -215,15 +235,21 @@ def _row(variant: VariantEnergy, precision: Precision, *, has_fp32: bool) -> Row
         energy=variant.energy,
         ratio=variant.ratio if has_fp32 else None,
         latency_s=variant.latency_s,
-        weight_bytes=count(
-            item.architecture, item.workload, variant.records[0].reading.device_type
-        ).weight_bytes,
+        weight_bytes=_weight_bytes(variant),
         n_rounds=variant.n_rounds,
         flags=tuple(dict.fromkeys(flags)),
+        runtime=item.runtime,
     )
 
 
-def _check_path(path: Path) -> None:
+def _weight_bytes(variant: VariantEnergy) -> float | None:
+    item, reading = variant.item, variant.records[0].reading
+    if not item.runtime.startswith(TORCH):
+        return None
+    return count(item.architecture, item.workload, reading.device_type).weight_bytes
+
+
+def check_path(path: Path) -> None:
     """Raise ``ValueError`` unless records can be appended to ``path``."""
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise ValueError(f"records must be a file in a writable folder, got {path}")

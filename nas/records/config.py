@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from nas.core.files import place_at
+from nas.core.names import TORCH
 from nas.core.nearest import did_you_mean
 from nas.core.plain import from_plain, require_int, to_plain
 from nas.inheriting import TASK
@@ -19,6 +20,8 @@ from nas.records.supernet import SupernetConfig
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import TRANSFORMER, Architecture, require_positive_int
 from search_spaces.plugins import Plugin, check_named, load_plugin
+from search_spaces.runtimes.base import Converter
+from search_spaces.runtimes.registry import get_runtime
 from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import encode
 
@@ -87,6 +90,8 @@ class SearchConfig:
       the gate drops do not count.
     * ``batch_size``: batch size of the measured workload.
     * ``meter``: ``None`` for the best meter of the machine.
+    * ``runtime``: what runs the networks whose joules are measured (``search_spaces.runtimes``).
+      Candidates are trained and evaluated in torch.
     * ``objectives``, ``max_*``, ``reference``: see ``nas.records.goals.Goals``.
     * ``baselines``: architectures that are evaluated first, without the gate. They count as
       trials; savings are relative to the first.
@@ -151,6 +156,7 @@ class SearchConfig:
     measure_on: tuple[MeasuredDevice, ...] = ()
     files_at: str | None = None
     checkpoint: CheckpointConfig | None = None
+    runtime: str = TORCH
 
     def __post_init__(self) -> None:
         require_positive_int("trials", self.trials)
@@ -222,6 +228,7 @@ class SearchConfig:
             place_at(self.files_at)
         if self.predictor is not None and not (isinstance(self.predictor, str) and self.predictor):
             raise ValueError(f"predictor must be a file or None, got {self.predictor!r}")
+        _check_runtime(self)
         if len(self.baselines) > self.trials:
             raise ValueError(
                 f"trials must be >= the number of baselines, {len(self.baselines)}, "
@@ -291,7 +298,8 @@ class SearchConfig:
             ValueError: a key is unknown or missing, or a value is not allowed.
         """
         names = {f.name for f in fields(cls)}
-        if not isinstance(data, Mapping) or data.keys() != names:
+        # Runs from before there were other runtimes do not name theirs.
+        if not isinstance(data, Mapping) or data.keys() | {"runtime"} != names:
             raise ValueError(
                 f"search config must have exactly the keys {', '.join(sorted(names))}"
             )
@@ -336,6 +344,21 @@ class EvaluationConfig:
         """Return the section by which finalists train: for all epochs."""
         recovery = replace(self.training.recovery, inherit_share=1.0)
         return replace(self, training=replace(self.training, recovery=recovery))
+
+
+def _check_runtime(config: SearchConfig) -> None:
+    """Raise ``ValueError`` unless the runtime can hold members of the space on the device."""
+    runtime = get_runtime(config.runtime)
+    if not isinstance(runtime, Converter):
+        return
+    further = {each.device or config.device for each in config.measure_on}
+    if {config.device, *further} != {"cpu"}:
+        raise ValueError(f"runtime {runtime.name} runs on the CPU: device must be cpu")
+    if config.space.has_decoder:
+        raise ValueError(
+            f"runtime must be {TORCH} in a space with decoder_depth: {runtime.name} holds no "
+            f"encoder-decoders"
+        )
 
 
 def _check_checkpoint(config: SearchConfig) -> None:

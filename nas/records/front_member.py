@@ -61,7 +61,7 @@ def member_of(
         meter="predicted" if reading is None else reading.meter,
         source="predicted" if reading is None else reading.source,
         is_estimate=True if reading is None else reading.is_estimate,
-        device=device if reading is None else reading.device,
+        device=device if reading is None else reading.place,
         workload=("" if workload is None else workload.key)
         if reading is None
         else reading.workload,

@@ -68,7 +68,7 @@ def calibrate(
     workload = task.workload(config.batch_size)
     check_fits(config.space, workload)
     conditions = conditions_of(config)
-    cache = cache_of(conditions)
+    cache = cache_of(conditions, config.runtime)
     if cache is None:
         raise OSError("the cache folder cannot be used: XDG_CACHE_HOME must be writable")
     labels = Labels(conditions, cache, new_session())
@@ -76,6 +76,7 @@ def calibrate(
     measuring = Measuring(
         *(config.device, meter.name, get_protocol(config.protocol)),
         between_sd=labels.repeatability().interval_sd,
+        runtime=config.runtime,
     )
     meter.close()
     measure = InProcessBackend(Driver(workers=0), None).measure(measuring)

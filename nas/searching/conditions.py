@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nas.core.names import place_of
 from nas.evaluation.executor import Backend
 from nas.records.config import SearchConfig
 from nas.records.device_names import MeterFound, find_meter
@@ -23,12 +24,15 @@ def conditions_of(config: SearchConfig) -> Conditions:
     """
     meter = find_meter(None, config.device, config.meter)
     workload = get_task(config.task).workload(config.batch_size)
-    return conditions_under(meter, get_protocol(config.protocol), workload)
+    return conditions_under(meter, get_protocol(config.protocol), workload, config.runtime)
 
 
-def conditions_under(meter: MeterFound, protocol: Protocol, workload: Workload) -> Conditions:
-    """Return the conditions of readings of ``meter``."""
-    return Conditions(meter.hardware, meter.source, protocol.hash, workload, meter.limits)
+def conditions_under(
+    meter: MeterFound, protocol: Protocol, workload: Workload, runtime: str
+) -> Conditions:
+    """Return the conditions of readings of ``meter``, of networks in ``runtime``."""
+    place = place_of(meter.hardware, runtime)
+    return Conditions(place, meter.source, protocol.hash, workload, meter.limits)
 
 
 def labels_of(
@@ -43,5 +47,6 @@ def labels_of(
             meter = backend.find_meter(run.config.device, run.meter)
         except (MeterError, ValueError):
             return None
-    conditions = conditions_under(meter, get_protocol(run.config.protocol), workload)
-    return Labels(conditions, cache_of(conditions), new_session())
+    protocol = get_protocol(run.config.protocol)
+    conditions = conditions_under(meter, protocol, workload, run.config.runtime)
+    return Labels(conditions, cache_of(conditions, run.config.runtime), new_session())

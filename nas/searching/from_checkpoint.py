@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from nas.core.names import TORCH
 from nas.core.plain_yaml import read_yaml
 from nas.inheriting.adapt import check_untuned
 from nas.inheriting.parent import Imported, imported, load_parent, parent_architecture, parent_on
@@ -158,7 +159,7 @@ def config_from(
     refusals = partial(stock_refusals, workload=workload) if loadable else None
     cuts = cuts_of(architecture, workload, refusals=refusals)
     rows: Rows = (rows_read(cuts, workload),)
-    cuts = real_space(cuts, device, rows)
+    cuts = real_space(cuts, device, rows, changes.get("runtime", TORCH))
     if space is not None:
         cuts = _with_file(cuts, Path(space))
     cuts = with_plain_parent(cuts)

@@ -17,6 +17,7 @@ from pathlib import Path
 from nas.core import interrupts
 from nas.core.every import every
 from nas.core.files import Place, as_local, as_local_if_any
+from nas.core.names import TORCH
 from nas.core.retry import AwayError, OnWait, naming_storage, patience
 from nas.core.time_limit import check_time, time_left_s, time_limit
 from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
@@ -181,6 +182,7 @@ class LocalMeasure:
     protocol: Protocol
     lock_folder: Path | None
     between_sd: float = 0.0
+    runtime: str = TORCH
 
     def __call__(
         self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
@@ -201,6 +203,7 @@ class LocalMeasure:
                         lock_folder=self.lock_folder,
                         timeout_s=time_left_s(),
                         between_sd=self.between_sd,
+                        runtime=self.runtime,
                     )
                 except MeasureTimeout:
                     check_time()
@@ -250,13 +253,15 @@ class _Measures:
 def _local_measures(measuring: Measuring) -> list[tuple[str, LocalMeasure]]:
     """Return the measure of each device with its name; the first measures the objective."""
     protocol, locks, sd = measuring.protocol, measuring.lock_folder, measuring.between_sd
+    runtime = measuring.runtime
     if not measuring.measured:
-        return [("", LocalMeasure(measuring.device, measuring.meter, protocol, locks, sd))]
+        own = LocalMeasure(measuring.device, measuring.meter, protocol, locks, sd, runtime)
+        return [("", own)]
     # The history is of the first device alone.
     return [
         (
             each.name or "",
-            LocalMeasure(each.device, each.meter, protocol, locks, sd * (not number)),
+            LocalMeasure(each.device, each.meter, protocol, locks, sd * (not number), runtime),
         )
         for number, each in enumerate(measuring.measured)
     ]

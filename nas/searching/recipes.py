@@ -162,7 +162,8 @@ def fitted(config: SearchConfig) -> SearchConfig:
     # Before the device's capabilities are queried, which is slow.
     check_fits(space, workload)
     rows = (rows_read(space, workload),)
-    return replace(config, space=available_space(space, config.device, rows))
+    space = available_space(space, config.device, rows, config.runtime)
+    return replace(config, space=space)
 
 
 def default_device() -> str:

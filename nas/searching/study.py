@@ -211,7 +211,8 @@ def _run_search(
         if saved is None:
             meter = meter or backend.find_meter(config.device, meter_name)
             meter_name = meter.meter
-            warm_start = collect_warm_start(config, conditions_under(meter, protocol, workload))
+            conditions = conditions_under(meter, protocol, workload, config.runtime)
+            warm_start = collect_warm_start(config, conditions)
         else:
             warm_start = saved
         pruning = Pruning(config.space, seed=config.seed)
@@ -255,6 +256,7 @@ def _run_search(
             *(config.device, run.meter, protocol),
             measured=measured,
             between_sd=0.0 if labels is None else labels.repeatability().interval_sd,
+            runtime=config.runtime,
         )
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
             store.fence(writing.checks_of(run, lock, stack), lock.token)

@@ -197,9 +197,9 @@ def _pool(target: ActiveTarget) -> list[Architecture]:
 
 
 def _conditions(record: EnergyRecord) -> tuple[str, ...]:
-    """Return the conditions under which joules compare: device, source, protocol and limits."""
+    """Return the conditions under which joules compare: place, source, protocol and limits."""
     reading = record.reading
-    return (reading.device, reading.source, reading.protocol_hash, reading.limits_text)
+    return (reading.place, reading.source, reading.protocol_hash, reading.limits_text)
 
 
 class _State:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from nas.core.names import TORCH
 from predictors.campaign.plan import PlanItem
 from predictors.measurement.process import MeasureError, MeasureInterrupted, MeasureTimeout
 from predictors.measurement.records import append_line
@@ -82,7 +83,10 @@ def read_failures(path: Path) -> dict[str, Failure]:
                 str(data["item"]),
                 str(data["cause"]),
                 _REASONS[data["reason"]],
-                compression_choices(Architecture.from_dict(data["architecture"])),
+                # Kernels of other runtimes say nothing about torch's.
+                ()
+                if "runtime" in data
+                else compression_choices(Architecture.from_dict(data["architecture"])),
             )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             # A kill cut this line off; its item is retried.
@@ -99,6 +103,7 @@ def append_failure(path: Path, item: PlanItem, failure: Failure) -> None:
         "workload": item.workload.key,
         "reason": failure.reason,
         "cause": failure.cause,
+        **({} if item.runtime == TORCH else {"runtime": item.runtime}),
     }
     beside = failures_path(path)
     beside.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from nas.core.names import TORCH
 from predictors.campaign.failures import (
     compression_choices,
     read_failures,
@@ -95,7 +96,12 @@ def pending_items(
 
 def working_choices(records: Iterable[EnergyRecord]) -> set[str]:
     """Return the compression choices that occur in a record, and therefore work."""
-    return {choice for r in records for choice in compression_choices(r.architecture)}
+    return {
+        choice
+        for r in records
+        if r.reading.runtime == TORCH
+        for choice in compression_choices(r.architecture)
+    }
 
 
 def is_reference_of(plan: Plan, record: EnergyRecord) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.core.names import TORCH, place_of
 from predictors.measurement.protocol import Protocol
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.architecture.layer_kinds import compressed_layer_kinds
@@ -37,11 +38,12 @@ _REPEAT_AFTER = 20
 
 @dataclass(frozen=True, slots=True)
 class PlanItem:
-    """One planned measurement; ``repeat`` numbers those of one architecture and workload."""
+    """One planned measurement; ``repeat`` numbers those of one network in one ``runtime``."""
 
     architecture: Architecture
     workload: Workload
     repeat: int = 0
+    runtime: str = TORCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class Plan:
             item.workload.to_dict(),
             item.repeat,
             self.protocol.hash,
-            self.device,
+            # The device alone is torch's, as before there were other runtimes.
+            place_of(self.device, item.runtime),
         ]
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -66,8 +66,8 @@ class Provenance:
         """
         if not records:
             raise ValueError("records must hold one or more, got none")
-        for name in ("device", "source", "protocol_hash"):
-            values = {getattr(record.reading, name) for record in records}
+        for name, field in (("device", "place"), ("source",) * 2, ("protocol_hash",) * 2):
+            values = {getattr(record.reading, field) for record in records}
             if len(values) > 1:
                 raise ValueError(f"records must share one {name}, got {', '.join(sorted(values))}")
         limits = {record.reading.limits_text or "unknown" for record in records}
@@ -78,7 +78,7 @@ class Provenance:
             )
         last = max(records, key=lambda record: record.date)
         return cls(
-            device=last.reading.device,
+            device=last.reading.place,
             source=last.reading.source,
             is_estimate=last.reading.is_estimate,
             protocol_hash=last.reading.protocol_hash,

@@ -180,11 +180,11 @@ class LabelledRows:
 
 
 def by_device(records: Sequence[EnergyRecord]) -> list[tuple[EnergyRecord, ...]]:
-    """Group records by device, source, protocol and limits, within which joules are comparable."""
+    """Group records by place, source, protocol and limits, within which joules are comparable."""
     groups: dict[tuple[object, ...], list[EnergyRecord]] = defaultdict(list)
     for record in records:
         reading = record.reading
-        key = (reading.device, reading.source, reading.protocol_hash, reading.limits)
+        key = (reading.place, reading.source, reading.protocol_hash, reading.limits)
         groups[key].append(record)
     return [tuple(group) for group in groups.values()]
 
@@ -208,7 +208,7 @@ def evaluate(
     rows = LabelledRows.of(records)
     first = rows.records[0].reading
     return Evaluation(
-        device=first.device,
+        device=first.place,
         source=first.source,
         protocol_hash=first.protocol_hash,
         is_estimate=any(r.reading.is_estimate for r in rows.records),

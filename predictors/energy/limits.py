@@ -44,7 +44,7 @@ def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompa
         ratios = [after[key][0] / before[key][0] for key in shared]
         comparisons.append(
             LimitsCompared(
-                device=first[0].reading.device,
+                device=first[0].reading.place,
                 first=first[0].reading.limits_text,
                 second=second[0].reading.limits_text,
                 n_models=len(shared),
@@ -57,7 +57,7 @@ def compare_limits(groups: Sequence[Sequence[EnergyRecord]]) -> list[LimitsCompa
 
 def _board(record: EnergyRecord) -> tuple[str, str, str]:
     reading = record.reading
-    return reading.device, reading.source, reading.protocol_hash
+    return reading.place, reading.source, reading.protocol_hash
 
 
 def _by_model(records: Sequence[EnergyRecord]) -> dict[tuple[str, str], tuple[float, float]]:

@@ -138,7 +138,7 @@ def _report(group: _Group, sessions: Mapping[str, list[EnergyRecord]]) -> DriftR
 def _group(record: EnergyRecord) -> _Group:
     reading = record.reading
     limits = reading.limits_text
-    return reading.device, reading.source, reading.protocol_hash, limits
+    return reading.place, reading.source, reading.protocol_hash, limits
 
 
 def _time_s(record: EnergyRecord) -> float:

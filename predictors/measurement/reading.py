@@ -7,6 +7,7 @@ from dataclasses import replace
 from statistics import median
 
 from nas.core.estimate import Estimate
+from nas.core.names import TORCH
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.windows import Measurement
 from predictors.meters.base import EnergyReading, Meter
@@ -26,10 +27,11 @@ def make_reading(
     protocol: Protocol,
     *,
     flags: tuple[str, ...] = (),
+    runtime: str = TORCH,
 ) -> EnergyReading:
     """Return the reading: the median over windows with its 95% interval, meter and board.
 
-    The model's ``flags`` follow those of the measurement.
+    The model's ``flags`` follow those of the measurement; ``runtime`` ran it.
     """
     per_unit_j = energies_per_unit(measurement, workload)
     energy = Estimate.of_median(per_unit_j)
@@ -61,6 +63,7 @@ def make_reading(
         n_rejected=measurement.n_rejected,
         host=platform.node() or None,
         board=_board(meter, measurement),
+        runtime=runtime,
     )
 
 

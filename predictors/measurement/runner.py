@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Required, TypedDict, Unpack
 
+from nas.core.names import TORCH
 from predictors.measurement.forked_worker import ForkServerLostError, can_fork
 from predictors.measurement.process import MeasureError, MeasureProcess, MeasureTimeout
 from predictors.measurement.protocol import Protocol
@@ -35,7 +36,8 @@ class MeasureSetup(TypedDict, total=False):
     ``device`` is ``cpu`` by default. ``weights`` are trained fp32 weights in safetensors,
     ``checkpoint`` a Hugging Face folder that has the weights instead, and ``inputs`` a ``.npy``
     batch; weights and inputs are random by default. ``origin`` goes into the record.
-    ``lock_folder`` is the machine's own by default, ``seed`` 0.
+    ``lock_folder`` is the machine's own by default, ``seed`` 0. ``runtime`` runs the network
+    (``search_spaces.runtimes``), torch by default.
     """
 
     protocol: Required[Protocol]
@@ -47,6 +49,7 @@ class MeasureSetup(TypedDict, total=False):
     inputs: Path | None
     lock_folder: Path | None
     seed: int
+    runtime: str
 
 
 def make_job(
@@ -66,6 +69,7 @@ def make_job(
         "meter": setup.get("meter"),
         "seed": setup.get("seed", 0),
         "origin": setup.get("origin", ""),
+        "runtime": setup.get("runtime", TORCH),
         **{name: None if path is None else str(path) for name, path in paths.items()},
     }
 

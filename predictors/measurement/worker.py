@@ -75,15 +75,17 @@ class Subject:
         """
         import torch
 
-        from search_spaces.compression.apply import compress, prepare_for_inference
-        from search_spaces.models.decoding import as_priced
         from search_spaces.models.device import use_device
+        from search_spaces.runtimes.base import Setting
+        from search_spaces.runtimes.registry import get_runtime
 
         self.architecture = Architecture.from_dict(job["architecture"])
         self.workload = Workload.from_dict(job["workload"])
         self.protocol = Protocol.from_dict(job["protocol"])
         self.seed, self.has_real_inputs = int(job["seed"]), job["inputs"] is not None
         device = str(job["device"])
+        runtime = get_runtime(str(job["runtime"]))
+        self.runtime = runtime.name
         use_device(device)
         if device == "cpu":
             torch.set_num_threads(self.protocol.threads)
@@ -93,10 +95,6 @@ class Subject:
         on_gpu = lock is not None and device != "cpu"
         # Kernels would disturb another process's windows. Compiling runs none, and need not wait.
         with lock.shared() if lock is not None and on_gpu else nullcontext():
-            inputs = inputs.to(device)
-            network, inputs = as_priced(
-                compress(model.to(device), self.architecture), self.workload, inputs
-            )
             # A CPU compiles the network whole, which takes longer the deeper it is.
             n_kinds = (
                 -(-self.architecture.depth // _DEPTH_OF_A_KIND)
@@ -104,14 +102,19 @@ class Subject:
                 else compressed_layer_kinds(self.architecture)
             )
             send({"event": "compiling", "n_kinds": n_kinds})
-            prepared = prepare_for_inference(
-                network,
+            running = runtime.run(
+                model.to(device),
                 self.architecture,
-                inputs,
-                while_compiling=lock.released if lock is not None and on_gpu else nullcontext,
+                self.workload,
+                inputs.to(device),
+                Setting(
+                    self.protocol.threads,
+                    lock.released if lock is not None and on_gpu else nullcontext,
+                ),
             )
-            send({"event": "compiled", "compile_s": prepared.compile_s})
-        self.mode, self.compile_s = prepared.mode, prepared.compile_s
+            send({"event": "compiled", "compile_s": running.compile_s})
+        self.mode, self.compile_s = running.mode, running.compile_s
+        self.versions = running.versions
         # Choices that are only simulated on this device are named by flags.
         self.flags = tuple(
             f"simulated_{choice}" for choice in simulated_choices(self.architecture, device)
@@ -120,7 +123,7 @@ class Subject:
         if lock is not None:
             self.meter.set_own_processes(lock.processes)
         sync: Callable[[], None] = torch.cuda.synchronize if device != "cpu" else (lambda: None)
-        self.loop = WindowLoop(prepared.repeat(inputs), self.meter, self.protocol, sync=sync)
+        self.loop = WindowLoop(running.repeat, self.meter, self.protocol, sync=sync)
 
     def _network(self, weights: str | None, checkpoint: str | None) -> Any:
         """Build the network with the weights of a file or a checkpoint, else random ones."""
@@ -278,7 +281,14 @@ class _Served:
 def make_record(subject: Subject, measurement: Measurement, held_s: float) -> EnergyRecord:
     """Return the record of a measurement that held the device for ``held_s``."""
     meter, workload = subject.meter, subject.workload
-    reading = make_reading(measurement, workload, meter, subject.protocol, flags=subject.flags)
+    reading = make_reading(
+        measurement,
+        workload,
+        meter,
+        subject.protocol,
+        flags=subject.flags,
+        runtime=subject.runtime,
+    )
     dram_j = [
         window.dram_energy_j / n / workload.n_units
         for window, n in zip(measurement.windows, measurement.batches, strict=True)
@@ -301,7 +311,7 @@ def make_record(subject: Subject, measurement: Measurement, held_s: float) -> En
         job=uuid.uuid4().hex[:12],
         mode=subject.mode,
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-        versions=_versions(meter.driver_version),
+        versions={**_versions(meter.driver_version), **subject.versions},
         protocol=subject.protocol.to_dict(),
         spent_energy_j=spent_j,
         temperature_c=max(
@@ -358,6 +368,12 @@ def _inputs(path: str | None, workload: Workload, seed: int) -> Any:
         if inputs.shape != shape:
             raise ValueError(f"inputs must have shape {shape}, got {inputs.shape}")
         return inputs
+    return random_inputs(workload, seed)
+
+
+def random_inputs(workload: Workload, seed: int) -> Any:
+    """Return a random batch of ``workload``."""
+    shape = (workload.batch_size, *workload.input_shape)
     rng = np.random.default_rng(seed)
     if workload.is_image:
         return rng.standard_normal(shape, dtype=np.float32)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from nas.core.estimate import Estimate
-from nas.core.names import MOST_TEXT, check_name
+from nas.core.names import MOST_TEXT, TORCH, check_name, place_of
 from nas.core.plain import from_plain
 from predictors.meters.board import Board, Limits, describe_limits
 from predictors.meters.flags import NOT_CONVERGED, describe_flag
@@ -130,8 +130,9 @@ class EnergyReading:
     ``net_energy_j`` is without the joules of idling, ``None`` if these were not measured.
     ``latency_s`` is seconds per batch. ``duration_s`` is the total time of the windows. ``driver``
     is the version of the device's driver, ``board`` its settings and ``host`` the name of the
-    machine, if known. ``flags`` names disturbances (``predictors.meters.flags``), and
-    ``n_rejected`` is the number of windows that were repeated because of them.
+    machine, if known. ``runtime`` is what ran the model. ``flags`` names disturbances
+    (``predictors.meters.flags``), and ``n_rejected`` is the number of windows that were repeated
+    because of them.
     """
 
     energy_j: float
@@ -158,6 +159,7 @@ class EnergyReading:
     board: Board | None = None
     between_sd: float = 0.0
     window_half_width: float | None = None
+    runtime: str = TORCH
 
     def __post_init__(self) -> None:
         """Check that figures are finite, positive and consistent."""
@@ -215,6 +217,11 @@ class EnergyReading:
         return "cuda" if self.source.startswith(_OF_CUDA) else "cpu"
 
     @property
+    def place(self) -> str:
+        """The device with its runtime: readings of one place may be compared."""
+        return place_of(self.device, self.runtime)
+
+    @property
     def half_width(self) -> float:
         """Half-width of the 95% interval relative to ``energy_j``."""
         return self.estimate.half_width
@@ -245,6 +252,9 @@ class EnergyReading:
         if not self.between_sd:
             # Left out, so that readings of one process stay as they are.
             del data["between_sd"], data["window_half_width"]
+        if self.runtime == TORCH:
+            # As in readings from before there were others.
+            del data["runtime"]
         return data
 
     @classmethod
@@ -255,7 +265,8 @@ class EnergyReading:
             ValueError: a key is missing or unknown, or a value is not allowed.
         """
         reading = from_plain(cls, data, "energy reading")
-        for name in ("meter", "source", "device", "workload", "protocol_hash", "unit"):
+        names = ("meter", "source", "device", "workload", "protocol_hash", "unit", "runtime")
+        for name in names:
             check_name(name, getattr(reading, name), most=MOST_TEXT)
         return reading
 

@@ -18,7 +18,9 @@ import os
 import platform
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from search_spaces.architecture import (
     PRECISIONS,
@@ -45,6 +47,9 @@ from search_spaces.compression.realness import (
 )
 from search_spaces.compression.timing import Call, median_ratio, time_in_turns
 from search_spaces.workload import Workload
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _VERSION = 6
 _GRID = {
@@ -108,7 +113,7 @@ def probe(
         if all(_is_known(known.get((shape, name)), joules) for name in names):
             continue
         on_shape(shape, index, len(probed))
-        with _one_thread():
+        with one_thread():
             rows_of_shape = _probe_shape(device, shape, names, joules, beside, alone)
         known |= {(shape, row.choice): row for row in rows_of_shape}
         if path is not None:
@@ -132,7 +137,8 @@ def _check_usable(device: str) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread, as candidates are measured."""
     import torch
 
     threads = torch.get_num_threads()
@@ -248,12 +254,20 @@ def _compression(name: str) -> Compression:
     return Compression("bf16", name)  # type: ignore[arg-type]
 
 
-def _prepare(
-    compression: Compression, device: str, shape: Shape, *, compile_plain: bool = False
-) -> Call:
+@dataclass(frozen=True, slots=True)
+class ProbeModel:
+    """The network of a probe, in fp32 on the CPU, with a batch."""
+
+    architecture: Architecture
+    workload: Workload
+    network: nn.Module
+    inputs: Tensor
+
+
+def probe_model(compression: Compression, shape: Shape) -> ProbeModel:
+    """Return one layer with random weights and ``compression``, see the module's docstring."""
     import torch
 
-    from search_spaces.compression.apply import compress, prepare_for_inference
     from search_spaces.models.build import build
 
     d_model = shape.d_model
@@ -265,12 +279,25 @@ def _prepare(
     architecture = Architecture(d_model, (layer,), patch_size=8 if tokens == 1 else 2)
     batch_size = shape.rows // tokens
     workload = Workload("probe", "image_classification", (1, 8, 8), 10, batch_size)
-    model = build(architecture, workload, generator_seed=0).to(device)
     generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(batch_size, 1, 8, 8, generator=generator).to(device)
-    prepared = prepare_for_inference(
-        compress(model, architecture),
+    return ProbeModel(
         architecture,
+        workload,
+        build(architecture, workload, generator_seed=0),
+        torch.randn(batch_size, 1, 8, 8, generator=generator),
+    )
+
+
+def _prepare(
+    compression: Compression, device: str, shape: Shape, *, compile_plain: bool = False
+) -> Call:
+    from search_spaces.compression.apply import compress, prepare_for_inference
+
+    model = probe_model(compression, shape)
+    inputs = model.inputs.to(device)
+    prepared = prepare_for_inference(
+        compress(model.network.to(device), model.architecture),
+        model.architecture,
         inputs,
         keep_compiled=True,
         compile_plain=compile_plain,

@@ -19,6 +19,7 @@ def test_the_key_of_an_item_changes_with_all_that_its_record_depends_on():
     other = replace(plan, protocol=replace(PROTOCOL, window_s=3.0))
     keys = [plan.key(item), other.key(item), replace(plan, device="cuda:1").key(item)]
     keys += [plan.key(replace(item, repeat=item.repeat + 1)), plan.key(plan.items[1])]
+    keys += [plan.key(replace(item, runtime="onnxruntime"))]
     assert len(set(keys)) == len(keys) and plan.key(item) == make_plan(4).key(item)
 
 

@@ -7,7 +7,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.options.common import add_device, add_json, add_meter, add_plugins, named_plugins
+from nas.cli.options.common import (
+    add_device,
+    add_json,
+    add_meter,
+    add_plugins,
+    add_runtime,
+    named_plugins,
+)
 from nas.cli.output.tables import print_result
 
 if TYPE_CHECKING:
@@ -35,6 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="seed of the choice of architectures")
     add_device(parser)
     add_meter(parser)
+    add_runtime(parser)
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     add_json(parser)
 
@@ -66,7 +74,7 @@ def _config(arguments: argparse.Namespace) -> SearchConfig:
 
     changes: dict[str, Any] = {
         name: value
-        for name in ("task", "seed", "device", "meter")
+        for name in ("task", "seed", "device", "meter", "runtime")
         if (value := getattr(arguments, name)) is not None
     }
     if arguments.plugin:

@@ -66,12 +66,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--format",
         action="append",
         help="formats separated by commas (repeatable): safetensors (always), pt2, onnx, "
-        "onnx-int8, python, huggingface; with --from one of huggingface (default), python, gguf",
+        "onnx-int8, openvino, openvino-int8, litert, litert-int8, executorch, executorch-int8, "
+        "python, huggingface; beside that of the search's --runtime; with --from one of "
+        "huggingface (default), python, gguf",
     )
     parser.add_argument(
         "--quality-tolerance",
         type=float,
-        help="maximum loss of validation quality by onnx-int8 (default: 0.02)",
+        help="maximum loss of validation quality by formats in int8 (default: 0.02)",
     )
     add_moved_task(parser)
     add_plugins(parser)
@@ -89,9 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
     _check_one_choice(arguments)
     options = arguments.format or ["safetensors"]
     formats = [name.strip() for text in options for name in text.split(",")]
-    if arguments.quality_tolerance is not None and "onnx-int8" not in formats:
+    is_int8 = any(name.endswith("-int8") for name in formats)
+    if arguments.quality_tolerance is not None and not is_int8:
         raise ValueError(
-            "--quality-tolerance is of --format onnx-int8 alone: add that format, or leave it out"
+            "--quality-tolerance is of formats in int8 alone: add --format onnx-int8 or another, "
+            "or leave it out"
         )
     named_plugins(arguments)
     source = loaded(arguments)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.cli.commands.measure_checkpoint import measure_checkpoint
+from nas.cli.commands.measure_in_rounds import measure_checkpoint, measure_runtimes
 from nas.cli.options.common import named_plugins
 from nas.cli.options.measure_options import AUTO, add_options, check
 from nas.cli.output.progress import MeasureProgress
@@ -58,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     items = _sampled(arguments, bench) if arguments.space else _from_files(arguments, named)
     if arguments.compare:
         return _compare(arguments, bench, items)
+    if arguments.runtime:
+        return measure_runtimes(arguments, bench, items, _records_path(arguments))
     return _measure_items(arguments, bench, items)
 
 

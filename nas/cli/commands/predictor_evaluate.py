@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     evaluations, curves = [], []
     with StepProgress("evaluate", quiet=arguments.quiet) as progress:
         for index, records in enumerate(devices):
-            name = records[0].reading.device
+            name = records[0].reading.place
 
             def on_fold(
                 kind: SplitKind, done: int, total: int, index: int = index, name: str = name

@@ -15,6 +15,7 @@ from nas.cli.options.from_checkpoint import check_from
 from nas.cli.options.search_config import config_of
 from nas.cli.options.search_options import add_search_options, driver_fields
 from nas.cli.output.tables import print_result
+from nas.core.names import place_of
 
 if TYPE_CHECKING:
     from nas.records.config import SearchConfig
@@ -81,7 +82,7 @@ def _search(
     if not arguments.quiet:
         print(
             f"searching {config.space.name} on {arguments.task or config.task}, "
-            f"{config.device}: {folder}",
+            f"{place_of(config.device, config.runtime)}: {folder}",
             file=sys.stderr,
         )
         for line in (*notes, *_before(arguments, config), *_warm_start_notes(arguments, config)):
@@ -142,10 +143,12 @@ def _probing(arguments: argparse.Namespace) -> Iterator[None]:
     named = arguments.measure_on
     name = MeasuredDevice.parse(named[0]).name if named else None
 
-    def probe_there(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
-        key = (json.dumps(space.to_dict(), sort_keys=True), device, rows)
+    def probe_there(space: SearchSpace, device: str, rows: Rows, runtime: str) -> RealnessReport:
+        key = (json.dumps(space.to_dict(), sort_keys=True), device, rows, runtime)
         if key not in reports:
-            reports[key] = call_there(arguments.address, name, probe_here, space, device, rows)
+            reports[key] = call_there(
+                arguments.address, name, probe_here, space, device, rows, runtime
+            )
         return reports[key]
 
     with probed_by(probe_there):
@@ -182,7 +185,8 @@ def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ..
         return ()
     space = replace(get_space(arguments.space), loadable=config.space.loadable)
     workload = get_task(config.task).workload(config.batch_size)
-    return unreal_choices(space, config.device, (rows_read(space, workload),))
+    rows = (rows_read(space, workload),)
+    return unreal_choices(space, config.device, rows, config.runtime)
 
 
 def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:

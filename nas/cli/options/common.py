@@ -83,6 +83,15 @@ def add_meter(parser: Any) -> None:
     )
 
 
+def add_runtime(parser: Any) -> None:
+    """Add ``--runtime``, that of one search."""
+    parser.add_argument(
+        "--runtime",
+        help="runtime that serves the networks, in which joules are measured: torch-eager, "
+        "onnxruntime, openvino, litert or executorch (default: torch)",
+    )
+
+
 def add_records(parser: Any) -> None:
     """Add the records files that a verb reads."""
     parser.add_argument(

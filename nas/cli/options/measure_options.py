@@ -43,7 +43,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=int,
         metavar="N",
-        help="with --from: rounds of fresh processes; intervals are over rounds (default: 3)",
+        help="with --from or --runtime: rounds of fresh processes; intervals are over rounds "
+        "(default: 3)",
+    )
+    parser.add_argument(
+        "--runtime",
+        action="append",
+        help="runtime to measure in, beside torch: torch-eager, onnxruntime, openvino, litert or "
+        "executorch (repeatable; default: torch alone)",
     )
     add_plugins(parser)
     parser.add_argument("--space", help="search space to sample from: a preset or a YAML file")
@@ -117,7 +124,13 @@ def check(arguments: argparse.Namespace) -> None:
             f"name one of architecture files, --from DIR, --space with --sample or --active, and "
             f"--compare A B, got {given}"
         )
-    refuse_without_from(arguments, "sequence_length", "image_size", "precision", "rounds")
+    refuse_without_from(arguments, "sequence_length", "image_size", "precision")
+    has_rounds = arguments.checkpoint is not None or arguments.runtime is not None
+    if arguments.rounds is not None and not has_rounds:
+        raise ValueError("--rounds requires --from DIR or --runtime: add one, or leave it out")
+    for option in ("active", "compare"):
+        if arguments.runtime is not None and getattr(arguments, option) is not None:
+            raise ValueError(f"--{option} measures in torch: leave out --runtime")
     if (arguments.sample is not None) + (arguments.active is not None) != has_space:
         raise ValueError("--space must be given with one of --sample and --active")
     for name in ("sample", "active", "budget_s", "sequence_length", "rounds"):
@@ -129,6 +142,8 @@ def check(arguments: argparse.Namespace) -> None:
         raise ValueError(f"batch_size must be an integer > 0 or {AUTO}, got {size!r}")
     if size == AUTO and arguments.checkpoint is not None:
         raise ValueError(f"--from measures at one batch size: give a number, got {AUTO}")
+    if size == AUTO and arguments.runtime is not None:
+        raise ValueError(f"--runtime measures at one batch size: give a number, got {AUTO}")
     if size == AUTO and arguments.active is not None:
         raise ValueError(f"--active measures on one workload: leave out --batch-size {AUTO}")
     if size == AUTO and arguments.regime == "latency":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Options that set the field of ``SearchConfig`` with the same name.
 _FIELDS = (
     *("task", "trials", "seed", "sampler", "device", "meter"),
-    *("carbon_g_per_kwh", "predictor", "refine"),
+    *("carbon_g_per_kwh", "predictor", "refine", "runtime"),
 )
 # Share of the epochs for candidates that start from the teacher's weights.
 INHERIT_SHARE = 0.25

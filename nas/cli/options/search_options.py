@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from nas.cli.options.checkpoint import add_from
-from nas.cli.options.common import add_device, add_json, add_meter, add_plugins, add_quiet, seconds
+from nas.cli.options.common import (
+    add_device,
+    add_json,
+    add_meter,
+    add_plugins,
+    add_quiet,
+    add_runtime,
+    seconds,
+)
 from nas.cli.options.limits import BUDGET_HELP, add_limits
 from nas.cli.options.storage import add_storage
 from nas.searching.recipe_names import recipe_names
@@ -163,6 +171,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
     )
     add_device(parser)
     add_meter(parser)
+    add_runtime(parser)
     parser.add_argument(
         "--measure-on",
         action="append",

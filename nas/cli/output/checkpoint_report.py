@@ -1,12 +1,15 @@
-"""Render the joules of a checkpoint: one row for each phase and precision."""
+"""Render the joules of a checkpoint: one row for each phase, runtime and precision."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from nas.cli.output.tables import print_result, render_columns
-from nas.core.names import printable
+from nas.core.names import TORCH, printable
 from nas.core.units import format_bytes, format_interval, format_milliseconds, meter_label
+
+# The row that ratios are to.
+_BASELINE = (TORCH, "fp32")
 
 if TYPE_CHECKING:
     from nas.core.estimate import Estimate
@@ -30,25 +33,33 @@ def render_checkpoint(done: CheckpointEnergy) -> str:
     if not done.rows:
         return "\n".join(["no measurement yet", *failed, f"records: {done.records}{pending}"])
     label = meter_label(done.meter, is_estimate=done.is_estimate)
-    head = ("precision", "per", f"energy ({label})", "to fp32", "a batch takes", "weights")
-    rows = [
-        (
-            row.precision,
-            row.unit,
-            format_interval(row.energy),
-            _ratio(row.ratio) or ("1" if row.precision == "fp32" else ""),
-            _duration(row.latency_s),
-            format_bytes(row.weight_bytes),
-        )
-        for row in done.rows
-    ]
+    has_runtimes = any(row.runtime != TORCH for row in done.rows)
+    baseline = f"to {TORCH} fp32" if has_runtimes else "to fp32"
+    columns: dict[str, list[str]] = {
+        **({"runtime": [row.runtime for row in done.rows]} if has_runtimes else {}),
+        "precision": [row.precision for row in done.rows],
+        "per": [row.unit for row in done.rows],
+        f"energy ({label})": [format_interval(row.energy) for row in done.rows],
+        baseline: [
+            format_ratio(row.ratio) or ("1" if (row.runtime, row.precision) == _BASELINE else "")
+            for row in done.rows
+        ],
+        "a batch takes": [format_duration(row.latency_s) for row in done.rows],
+        "weights": [
+            "" if row.weight_bytes is None else format_bytes(row.weight_bytes) for row in done.rows
+        ],
+    }
     workloads = ", ".join(dict.fromkeys(row.workload for row in done.rows))
     flags = sorted({flag for row in done.rows for flag in row.flags})
     return "\n".join(
         [
-            render_columns(head, rows, right=(4, 5)),
+            render_columns(
+                list(columns),
+                list(zip(*columns.values(), strict=True)),
+                right=(len(columns) - 2, len(columns) - 1),
+            ),
             f"{done.checkpoint}: {workloads} on {done.device}",
-            _intervals(min(row.n_rounds for row in done.rows)),
+            describe_intervals(min(row.n_rounds for row in done.rows)),
             *(f"{flag}: {describe_flag(flag)}" for flag in flags),
             *failed,
             f"records: {done.records}{pending}",
@@ -56,17 +67,20 @@ def render_checkpoint(done: CheckpointEnergy) -> str:
     )
 
 
-def _intervals(n_rounds: int) -> str:
+def describe_intervals(n_rounds: int) -> str:
+    """Return a line that says what the intervals of so many rounds are over."""
     if n_rounds == 1:
         return "95% intervals of one process each: another process may differ by more (--rounds)"
     return f"95% intervals over {n_rounds} rounds of fresh processes, side by side in each"
 
 
-def _duration(duration_s: float) -> str:
+def format_duration(duration_s: float) -> str:
+    """Return seconds, or milliseconds below one."""
     return f"{duration_s:.3g} s" if duration_s >= 1 else format_milliseconds(duration_s)
 
 
-def _ratio(ratio: Estimate | None) -> str:
+def format_ratio(ratio: Estimate | None) -> str:
+    """Return a ratio with its interval; empty for ``None``."""
     if ratio is None:
         return ""
     low, mean, high = (f"{value:.3g}" for value in ratio.range)

@@ -83,7 +83,7 @@ def under_other_limits(
         return (
             record.architecture.hash,
             record.workload.key,
-            reading.device,
+            reading.place,
             reading.source,
             reading.protocol_hash,
         )

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from nas.cli.output.eta import Eta
+from nas.core.names import TORCH
 from nas.core.units import format_joules
 
 if TYPE_CHECKING:
@@ -227,7 +228,8 @@ class MeasureProgress(_Bar):
         self._show(self._done, done, total)
         for item, result in results:
             phase = "" if item.workload.phase is None else f" {item.workload.phase}"
-            name = f"{item.architecture.describe()}{phase}"
+            runtime = "" if item.runtime == TORCH else f"{item.runtime} "
+            name = f"{runtime}{item.architecture.describe()}{phase}"
             if isinstance(result, Exception):
                 text = f"{name}: failed: {result}"
             else:

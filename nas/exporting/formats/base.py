@@ -35,12 +35,14 @@ class Loaded:
     """A reloaded network: ``call`` maps a batch of inputs to logits, both on its device.
 
     ``module`` is the network as a torch module, if it is one. Its joules are then measured after
-    compilation, as in the search.
+    compilation, as in the search. ``hold``, if there is one, makes a batch resident in another
+    runtime and returns what runs it.
     """
 
     call: Callable[[Tensor], Tensor]
     runtime: str
     module: nn.Module | None = None
+    hold: Callable[[Tensor], Callable[[], object]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +118,11 @@ class ExportFormat(StoredNetwork):
     is_for_families: ClassVar[bool] = True
 
     def missing(self) -> str | None:
-        """Return the first required package that is not installed."""
-        return next((name for name in self.packages if find_spec(name) is None), None)
+        """Return which required package is not installed, with the command; ``None``: all are."""
+        absent = next((name for name in self.packages if find_spec(name) is None), None)
+        if absent is None:
+            return None
+        return f"format {self.name} needs {absent}: pip install 'joulenas[{self.extra}]'"
 
     def refusal(
         self, architecture: Architecture, workload: Workload, device: str

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from nas.tasks.base.artifact_files import CHECK
 from nas.training.weights import load_any_network, read_description
-from search_spaces.architecture import Architecture, Compression, LayerSpec
-from search_spaces.architecture.blocks import Spec
 from search_spaces.compression.apply import compress
+from search_spaces.runtimes.converting import in_fp32
 from search_spaces.workload import Workload
 
 
@@ -27,18 +29,13 @@ def fp32_network(folder: Path) -> nn.Module:
     return compress(load_any_network(folder), in_fp32(architecture))
 
 
-def in_fp32(architecture: Architecture) -> Architecture:
-    """Return ``architecture`` with every block in fp32 and its sparsity unchanged."""
-
-    def convert(spec: Spec) -> Spec:
-        return replace(spec, compression=Compression("fp32", spec.compression.sparsity))
-
-    layers = tuple(LayerSpec(convert(each.attention), convert(each.ffn)) for each in
-                   architecture.layers)  # fmt: skip
-    return replace(architecture, layers=layers)
-
-
 def blank_inputs(workload: Workload, *, batch: int) -> Tensor:
     """Return inputs of ones: some formats store them, and the user's data are private."""
     dtype = torch.float32 if workload.is_image else torch.int64
     return torch.ones((batch, *workload.input_shape), dtype=dtype)
+
+
+def check_arrays(folder: Path) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the artifact's stored batch of real inputs, and the expected outputs in fp32."""
+    check = load_file(str(folder / CHECK))
+    return check["inputs"].numpy(), check["outputs"].float().numpy()

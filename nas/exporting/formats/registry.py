@@ -7,8 +7,17 @@ from dataclasses import dataclass
 
 from nas.core.nearest import did_you_mean
 from nas.exporting.formats.base import ExportFormat
+from nas.exporting.formats.converted import (
+    ExecuTorchFormat,
+    ExecuTorchInt8Format,
+    LiteRtFormat,
+    LiteRtInt8Format,
+    OnnxFormat,
+    OnnxInt8Format,
+    OpenVinoFormat,
+    OpenVinoInt8Format,
+)
 from nas.exporting.formats.huggingface import HuggingFaceFormat
-from nas.exporting.formats.onnx import OnnxFormat, OnnxInt8Format
 from nas.exporting.formats.python import PythonFormat
 from nas.exporting.formats.torch_export import TorchExportFormat
 from nas.pareto.queries import Front
@@ -16,6 +25,8 @@ from nas.records.goals import Goals
 from nas.records.trial import Trial
 from nas.store.run import Run
 from search_spaces.architecture import Architecture
+from search_spaces.runtimes.base import Form
+from search_spaces.runtimes.registry import CONVERTERS
 from search_spaces.workload import Workload
 
 # The artifact itself, which is always written; the other formats are converted from it.
@@ -26,6 +37,12 @@ FORMATS: dict[str, ExportFormat] = {
         TorchExportFormat(),
         OnnxFormat(),
         OnnxInt8Format(),
+        OpenVinoFormat(),
+        OpenVinoInt8Format(),
+        LiteRtFormat(),
+        LiteRtInt8Format(),
+        ExecuTorchFormat(),
+        ExecuTorchInt8Format(),
         PythonFormat(),
         HuggingFaceFormat(),
     )
@@ -48,6 +65,14 @@ def parse_formats(names: Iterable[str], option: str = "format") -> tuple[ExportF
         if name != ARTIFACT:
             formats[name] = FORMATS[name]
     return tuple(formats.values())
+
+
+def served_format(runtime: str, architecture: Architecture) -> str | None:
+    """Return the name of the format in which ``runtime`` runs a trial; ``None`` for torch."""
+    if runtime not in CONVERTERS:
+        return None
+    stem = "onnx" if runtime == "onnxruntime" else runtime
+    return f"{stem}-int8" if Form.of(architecture).precision == "int8" else stem
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +158,4 @@ def check_supported(
             )
         missing = each.missing()
         if missing is not None:
-            raise ValueError(
-                f"format {each.name} needs {missing}: pip install 'joulenas[{each.extra}]'"
-            )
+            raise ValueError(missing)

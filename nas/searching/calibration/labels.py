@@ -7,12 +7,14 @@ import json
 import threading
 import uuid
 
+from nas.core.names import TORCH
 from nas.core.plain import to_plain
 from nas.core.versions import versions
 from nas.searching.gating.prior_run import Conditions
 from predictors.energy.models import Observation
 from predictors.labels.cache import Label, LabelCache
 from predictors.labels.repeatability import Repeatability, session_levels
+from search_spaces.runtimes.registry import get_runtime
 
 # How the source of estimated joules begins (``predictors.meters.estimate``).
 _ESTIMATED = "cpu-seconds"
@@ -27,12 +29,15 @@ def new_session() -> str:
     return uuid.uuid4().hex[:16]
 
 
-def cache_of(conditions: Conditions) -> LabelCache | None:
+def cache_of(conditions: Conditions, runtime: str = TORCH) -> LabelCache | None:
     """Return the cache of labels under ``conditions`` with the installed libraries.
+
+    ``runtime`` is the one of the conditions, whose versions count as well.
 
     ``None`` where no cache folder can be used: labels then serve this search alone.
     """
     installed = {name: version for name, version in versions().items() if name in _MEASURING}
+    installed |= get_runtime(runtime).versions()
     text = json.dumps([to_plain(conditions), installed], sort_keys=True)
     try:
         return LabelCache.of(hashlib.sha256(text.encode()).hexdigest()[:16])

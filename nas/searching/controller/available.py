@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from nas.core.names import TORCH, place_of
 from nas.core.user_folders import cache_folder
-from search_spaces.architecture import PRECISIONS, SPARSITIES
+from search_spaces.architecture import PRECISIONS, SPARSITIES, Precision
 from search_spaces.space import SearchSpace
 from search_spaces.space.presets import PRESETS
 
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
 
 # Rows that products read, one figure a workload: see ``search_spaces.cost.kernels.rows_read``.
 Rows = tuple[int, ...]
-# Probes a device, on the machine that has it, with the choices of a space.
-Prober = Callable[[SearchSpace, str, Rows], "RealnessReport"]
+# Probes a device, on the machine that has it, with the choices of a space, in a runtime.
+Prober = Callable[[SearchSpace, str, Rows, str], "RealnessReport"]
 
 _GENES = {block: (f"{block}_precision", f"{block}_sparsity") for block in ("attention", "ffn")}
 
 
-def available_space(space: SearchSpace, device: str, rows: Rows) -> SearchSpace:
+def available_space(
+    space: SearchSpace, device: str, rows: Rows, runtime: str = TORCH
+) -> SearchSpace:
     """Restrict ``space`` to what is available on ``device`` where products read ``rows``.
 
     A preset keeps the choices that are real at one of its shapes. A user's own space keeps all
@@ -34,13 +37,13 @@ def available_space(space: SearchSpace, device: str, rows: Rows) -> SearchSpace:
     """
     from search_spaces.compression.realness import real_choices, runnable_choices
 
-    report = _probed(space, device, rows)
+    report = _probed(space, device, rows, runtime)
     choices = real_choices if is_preset(space) else runnable_choices
     precisions, sparsities = choices(report)
-    return space.restrict(precisions=precisions, sparsities=sparsities)
+    return space.restrict(precisions=_mixed(precisions, runtime), sparsities=sparsities)
 
 
-def real_space(space: SearchSpace, device: str, rows: Rows) -> SearchSpace:
+def real_space(space: SearchSpace, device: str, rows: Rows, runtime: str = TORCH) -> SearchSpace:
     """Restrict ``space`` to what is real on ``device`` where products read ``rows``.
 
     Raises:
@@ -48,8 +51,18 @@ def real_space(space: SearchSpace, device: str, rows: Rows) -> SearchSpace:
     """
     from search_spaces.compression.realness import real_choices
 
-    precisions, sparsities = real_choices(_probed(space, device, rows))
-    return space.restrict(precisions=precisions, sparsities=sparsities)
+    precisions, sparsities = real_choices(_probed(space, device, rows, runtime))
+    return space.restrict(precisions=_mixed(precisions, runtime), sparsities=sparsities)
+
+
+def _mixed(precisions: Sequence[Precision], runtime: str) -> Sequence[Precision]:
+    """Return the precisions that one network may mix in ``runtime``.
+
+    Converted networks compute in bf16 throughout, which is then no choice of a block.
+    """
+    if runtime == TORCH or len(precisions) == 1:
+        return precisions
+    return tuple(precision for precision in precisions if precision != "bf16")
 
 
 def is_preset(space: SearchSpace) -> bool:
@@ -57,11 +70,13 @@ def is_preset(space: SearchSpace) -> bool:
     return PRESETS.get(space.name) == space
 
 
-def unreal_choices(space: SearchSpace, device: str, rows: Rows) -> tuple[str, ...]:
+def unreal_choices(
+    space: SearchSpace, device: str, rows: Rows, runtime: str = TORCH
+) -> tuple[str, ...]:
     """Return a line for each choice of a user's own space that gains nothing or cannot run."""
     if is_preset(space):
         return ()
-    report = _probed(space, device, rows)
+    report = _probed(space, device, rows, runtime)
     real = report.choices(("real",))
     simulated = report.choices(("simulated",))
     runnable = report.choices(("harmful", "simulated"))
@@ -73,7 +88,7 @@ def unreal_choices(space: SearchSpace, device: str, rows: Rows) -> tuple[str, ..
             what = "is simulated"
         else:
             what = "only harms" if choice in runnable else "is left out"
-        lines.append(f"{choice} {what} on {device}: {report.reason(choice)}")
+        lines.append(f"{choice} {what} on {place_of(device, runtime)}: {report.reason(choice)}")
     return tuple(lines)
 
 
@@ -83,16 +98,30 @@ def _choices(space: SearchSpace) -> tuple[str, ...]:
     return tuple(choice for choice in (*PRECISIONS, *SPARSITIES) if choice in named)
 
 
-def probe_here(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
+def probe_here(
+    space: SearchSpace, device: str, rows: Rows, runtime: str = TORCH
+) -> RealnessReport:
     """Probe this machine's ``device`` with the choices that ``space`` names.
 
     Raises:
-        ValueError: torch has no such device.
+        ValueError: torch has no such device, or the runtime is not installed.
     """
     from predictors.measurement.exclusive import DeviceLock
     from search_spaces.compression import probing
+    from search_spaces.runtimes.base import Converter
+    from search_spaces.runtimes.realness import probe_runtime
+    from search_spaces.runtimes.registry import parse_runtimes
 
     lock = DeviceLock(None, device)
+    (chosen,) = parse_runtimes([runtime])
+    if isinstance(chosen, Converter):
+        return probe_runtime(
+            chosen,
+            probing.shapes_for(device, space.values("d_model"), rows),
+            _choices(space),
+            cache_dir=cache_folder(),
+            alone=lock.exclusive,
+        )
     return probing.probe(
         device,
         shapes=probing.shapes_for(device, space.values("d_model"), rows),
@@ -116,5 +145,5 @@ def probed_by(prober: Prober) -> Iterator[None]:
         _PROBER.reset(token)
 
 
-def _probed(space: SearchSpace, device: str, rows: Rows) -> RealnessReport:
-    return _PROBER.get()(space, device, rows)
+def _probed(space: SearchSpace, device: str, rows: Rows, runtime: str) -> RealnessReport:
+    return _PROBER.get()(space, device, rows, runtime)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class Conditions:
     """What joules depend on beside the model: joules under equal conditions are pooled.
 
+    ``device`` is the device, with its runtime where that is not torch (``EnergyReading.place``).
     ``limits`` are those of the board in words, empty where it reports none.
     """
 
@@ -39,7 +40,7 @@ class Conditions:
     def of(cls, reading: EnergyReading, workload: Workload) -> Conditions:
         """The conditions of a reading."""
         limits = reading.limits_text
-        return cls(reading.device, reading.source, reading.protocol_hash, workload, limits)
+        return cls(reading.place, reading.source, reading.protocol_hash, workload, limits)
 
     def differences(self, other: Conditions) -> str:
         """How ``other`` differs, in words; empty if it does not."""

@@ -17,6 +17,8 @@ from pathlib import Path
 from nas.core.files import read_json
 from nas.tasks.base import Task
 
+# Some inputs of an artifact, and their expected outputs.
+CHECK = "check.safetensors"
 LABELS, TOKENIZER, PREPROCESSING = "labels.json", "tokenizer.json", "preprocessing.json"
 VOCABULARY, PROMPT = "vocabulary.json", "prompt.json"
 

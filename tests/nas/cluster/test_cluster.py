@@ -250,8 +250,8 @@ def test_a_node_is_asked_for_kernels_where_the_driver_has_no_such_device(monkeyp
 
     asked = []
 
-    def there(address, name, function, space, device, rows):
-        asked.append((address, name, function.__name__, device))
+    def there(address, name, function, space, device, rows, runtime):
+        asked.append((address, name, function.__name__, device, runtime))
         return search_fakes.report(fp32="real", bf16="real")
 
     def here(device, **_):
@@ -265,7 +265,7 @@ def test_a_node_is_asked_for_kernels_where_the_driver_has_no_such_device(monkeyp
         config = config_of(arguments)
     assert config.space.values("ffn_precision") == ("fp32", "bf16")
     # Once, however often it is looked up.
-    assert asked == [("lead:6379", "h100", "probe_here", "cuda:0")]
+    assert asked == [("lead:6379", "h100", "probe_here", "cuda:0", "torch")]
     arguments = build_parser().parse_args(line)
     with search._probing(arguments), pytest.raises(ValueError, match="no cuda:0 here"):
         config_of(arguments)

@@ -38,6 +38,7 @@ def test_a_trial_measures_in_its_own_worker(tmp_path):
         "protocol": PROTOCOL,
         "lock_folder": tmp_path,
         "between_sd": 0.0,
+        "runtime": "torch",
         "weights": weights,
         "inputs": inputs,
     }

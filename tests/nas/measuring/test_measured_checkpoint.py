@@ -347,3 +347,28 @@ def test_images_of_a_task_have_the_size_of_the_option(images, tmp_path):
     digits = get_task("digits")
     with pytest.raises(ValueError, match=r"--image-size changes height and width"):
         subject_of(load_checkpoint(images), Sizes(task=digits))
+
+
+def test_runtimes_have_rows_beside_torchs_fp32(folder, probed, at_once, monkeypatch, tmp_path):
+    def probe(runtime, shapes, choices, **others):
+        assert runtime.name == "onnxruntime" and set(choices) <= {"fp32", "int8"}
+        rows = tuple(Row(name, shapes[0], "real") for name in choices)
+        return RealnessReport("cpu", "Fake", {}, rows)
+
+    monkeypatch.setattr("search_spaces.runtimes.realness.probe_runtime", probe)
+    path = tmp_path / "r.jsonl"
+    how = {"rounds": 1, "phases": ["prefill"], "meter": "estimate", "device": "cpu"}
+    found = nas.measure(folder, path, runtimes=["onnxruntime"], **how)
+    assert [(row.runtime, row.precision) for row in found.rows] == [
+        ("torch", "fp32"),
+        ("onnxruntime", "fp32"),
+    ]
+    assert [job["runtime"] for job in at_once] == ["torch", "onnxruntime", "onnxruntime"]
+    assert found.failed == {"onnxruntime int8 prefill": "no kernel"}
+    # The size of a converted file is not that of torch's weights.
+    assert [row.weight_bytes is None for row in found.rows] == [False, True]
+    named = nas.measure(folder, path, runtimes=["onnxruntime"], precisions=["bf16", "fp32"], **how)
+    (line,) = named.left_out
+    assert line == ("bf16 is left out on onnxruntime: onnxruntime runs fp32, int8, not bf16")
+    with pytest.raises(ValueError, match="runtime must be one of torch, torch-eager"):
+        nas.measure(folder, path, runtimes=["tensorflow"], **how)

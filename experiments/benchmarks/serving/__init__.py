@@ -1,0 +1,1 @@
+"""Joules, duration, memory and quality in each runtime, and what converters refuse."""
