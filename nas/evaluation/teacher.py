@@ -105,7 +105,8 @@ def prepare_teacher(
     if record.outputs_energy_j is None:
         with EnergySpan(config.device) as span, lock.shared():
             keep_scores(config, folder)
-            tabulated = keep_outputs(config, folder)
+            # Without distillation no student learns from the outputs of a checkpoint.
+            tabulated = config.training.distill is not None and keep_outputs(config, folder)
         record = replace(
             record,
             outputs_energy_j=span.energy_j,
@@ -287,16 +288,11 @@ def keep_scores(config: EvaluationConfig, folder: Place) -> None:
 
 
 def keep_outputs(config: EvaluationConfig, folder: Place) -> bool:
-    """Write the teacher's outputs if they fit into a table; return whether they do.
-
-    They are not written where students do not learn from them.
-    """
+    """Write the teacher's outputs if they fit into a table; return whether they do."""
     from nas.tasks.registry import get_task
     from nas.training.distill import TABLE_LIMIT_BYTES, table_bytes, tabulate
     from nas.training.weights import load_network
 
-    if config.training.distill is None:
-        return False
     split = get_task(config.task).split("train")
     model = load_network(folder).model
     size = table_bytes(model, split, config.training)
