@@ -123,9 +123,16 @@ def test_the_python_example_runs_as_written(tmp_path):
 
 
 def test_the_sampler_example_runs_as_written(tmp_path):
-    (example,) = blocks(ROOT / "docs" / "search.md", "python")
+    example, _ = blocks(ROOT / "docs" / "search.md", "python")
     printed = output_of(example + "print(len(study.best_trials))\n", tmp_path, timeout=120)
     assert int(printed) > 2
+
+
+def test_the_example_of_a_canonical_form_proposes_one_of_each_equivalent(tmp_path):
+    _, example = blocks(ROOT / "docs" / "search.md", "python")
+    forms = "{tuple(w for w in t.params.values() if w) for t in study.trials}"
+    printed = output_of(example + f"print(len({forms}))\n", tmp_path, timeout=120)
+    assert int(printed) == 20
 
 
 def test_the_space_in_the_readme_is_one():

@@ -111,7 +111,7 @@ def test_a_run_is_whole_and_the_same_again(sampler, problem):
     assert first.volumes == again.volumes
     assert first.evaluations == len(first.cpu_s) == len(first.wall_s) == 9
     assert np.all(np.diff(first.cpu_s) >= 0)
-    assert first.distinct == 9
+    assert first.distinct_rows == 9
 
 
 @pytest.mark.parametrize(

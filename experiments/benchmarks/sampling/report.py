@@ -23,7 +23,8 @@ def table_of(problem: Problem, best: float, runs: Runs, evaluations: int) -> Tab
     marks = [mark for mark in MARKS if mark < evaluations] + [evaluations]
     columns = {"sampler": "{sampler}", "seeds": "{seeds}"}
     columns |= {f"at {m}": f"{{at_{m}:.4f}} [{{low_{m}:.4f}}, {{high_{m}:.4f}}]" for m in marks}
-    columns |= {"distinct": "{distinct:.0%}", "CPU s": "{cpu_s:.1f}", "wall s": "{wall_s:.1f}"}
+    columns |= {"distinct rows": "{distinct:.0f}", "repeats": "{repeats:.0f}"}
+    columns |= {"CPU s": "{cpu_s:.1f}", "wall s": "{wall_s:.1f}"}
     if problem.milestone is not None:
         columns[f"to {problem.milestone:.3f}"] = "{reached}"
     notes = [
@@ -36,7 +37,8 @@ def table_of(problem: Problem, best: float, runs: Runs, evaluations: int) -> Tab
         row: dict[str, Any] = {"sampler": name, "seeds": len(found)}
         for mark in marks:
             row |= _quartiles([1 - np.array(curve) for curve in regrets[name]], mark)
-        row["distinct"] = np.median([r.distinct / r.evaluations for r in found])
+        row["distinct"] = np.median([r.distinct_rows for r in found])
+        row["repeats"] = np.median([r.evaluations - r.distinct_rows for r in found])
         row |= {
             kind: np.median([getattr(r, kind)[-1] for r in found]) for kind in ("cpu_s", "wall_s")
         }
@@ -101,7 +103,7 @@ def legend(names: Sequence[str]) -> str:
     return "\n".join(
         [
             *lines,
-            "Repeated candidates count as evaluations; distinct: share that was new.",
+            "repeats: proposals of a row evaluated before; each costs any sampler an evaluation.",
             "CPU and wall: asking and telling of one run, one thread, without the objective.",
             "to X: evaluations that pass the share X, median over seeds; fewer: by median curves.",
         ]

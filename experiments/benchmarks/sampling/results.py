@@ -16,7 +16,8 @@ class Run:
     """One sampler on one problem with one seed.
 
     ``volumes``, ``cpu_s`` and ``wall_s`` are by evaluation; the seconds are cumulative and of
-    asking and telling alone, not of the objective. ``version`` is of the sampler.
+    asking and telling alone, not of the objective. ``version`` is of the sampler. Proposals with
+    one row (``Problem.row_of``) count once in ``distinct_rows``.
     """
 
     problem: str
@@ -24,7 +25,7 @@ class Run:
     seed: int
     version: str
     reference: tuple[float, float]
-    distinct: int
+    distinct_rows: int
     volumes: list[float]
     cpu_s: list[float]
     wall_s: list[float]

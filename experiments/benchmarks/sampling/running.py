@@ -43,7 +43,7 @@ def run_one(job: Job) -> Run:
         config = searcher.ask()
         cpu_s, wall_s = cpu_s + time.process_time() - cpu, wall_s + time.perf_counter() - wall
         true = problem.truth([config])[0]
-        seen.add(tuple(sorted(config.items())))
+        seen.add(problem.row_of(config))
         told = [float(true[0]) + problem.noise_sd * float(noise.standard_normal()), float(true[1])]
         cpu, wall = time.process_time(), time.perf_counter()
         searcher.tell(told)
@@ -58,7 +58,7 @@ def run_one(job: Job) -> Run:
         seed=job.seed,
         version=peer.version(),
         reference=problem.reference,
-        distinct=len(seen),
+        distinct_rows=len(seen),
         volumes=[round(float(v), _DIGITS) for v in volumes],
         cpu_s=spent_cpu,
         wall_s=spent_wall,

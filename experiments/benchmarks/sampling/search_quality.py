@@ -17,6 +17,7 @@ import logging
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from experiments.benchmarks.sampling.peers.registry import CHEAP, PEERS
@@ -24,6 +25,7 @@ from experiments.benchmarks.sampling.plots import plot_regret
 from experiments.benchmarks.sampling.problems.registry import (
     ProblemName,
     make_problem,
+    parse_canonical,
     parse_table,
 )
 from experiments.benchmarks.sampling.report import legend, table_of
@@ -42,12 +44,22 @@ def problems_of(arguments: argparse.Namespace) -> list[ProblemName]:
         ValueError: none, or one that cannot be read.
     """
     found = [ProblemName("hwgpt", path) for path in arguments.hwgpt]
-    found += [parse_table(text, arguments.ignore) for text in arguments.table]
+    canonical = parse_canonical(arguments.canonical)
+    if canonical is not None and not arguments.table:
+        raise ValueError("--canonical is of a --table, and none is named")
+    tables = [parse_table(text, arguments.ignore) for text in arguments.table]
+    found += [replace(table, canonical=canonical) for table in tables]
     if arguments.synthetic:
         found += [ProblemName("layers"), ProblemName("mixed")]
+    if arguments.made_tables:
+        found += [ProblemName("graphs"), ProblemName("sparse")]
     if not found:
-        raise ValueError("name one problem or more: --hwgpt, --table or --synthetic")
+        raise ValueError(
+            "name one problem or more: --hwgpt, --table, --synthetic or --made-tables"
+        )
     for name in found:
+        for column in name.doubtful:
+            _log.warning("table %s: is %r to be minimised? max is usual for it", name.path, column)
         make_problem(name)
     return found
 
@@ -128,7 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the tables."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    sheet = Sheet(parser, arguments, "search-quality")
+    theme = "made-tables" if arguments.made_tables else "search-quality"
+    sheet = Sheet(parser, arguments, theme)
     logging.basicConfig(level=logging.WARNING, format="search_quality: %(message)s")
     _log.setLevel(logging.INFO)
     results = Results(arguments.out)
@@ -204,12 +217,23 @@ def _parser() -> argparse.ArgumentParser:
         "--table",
         action="append",
         default=[],
-        metavar="FILE:A,B[:max,min]",
+        metavar="FILE:A,B[:max,min[:linear,log]]",
         help="a table of candidates, CSV or Parquet; all columns but A, B and --ignore are "
-        "parameters (few of their grid's candidates: a surrogate is fitted)",
+        "parameters; log scores decades (few of their grid's candidates: a surrogate is fitted)",
     )
     parser.add_argument("--ignore", action="append", default=[], help="no parameter of --table")
+    parser.add_argument(
+        "--canonical",
+        metavar="FILE.py:FUNCTION",
+        help="maps a candidate of --table, a dictionary, to the one form of all that equal it; "
+        "the file is run: give one you trust",
+    )
     parser.add_argument("--synthetic", action="store_true", help="two spaces in closed form")
+    parser.add_argument(
+        "--made-tables",
+        action="store_true",
+        help="two made-up tables with repeats: graphs in isomorphic encodings, a sparse grid",
+    )
     parser.add_argument(
         "--peers",
         nargs="+",

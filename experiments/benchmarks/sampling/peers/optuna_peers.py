@@ -17,7 +17,7 @@ from optuna.samplers import (
 
 from experiments.benchmarks.sampling.problems.problem import Problem
 from experiments.benchmarks.sampling.problems.space import Config, Parameter, walk
-from nas.samplers.ehvi import EhviSampler
+from nas.samplers.ehvi import EhviSampler, RowMaps
 
 
 class StudySearcher:
@@ -57,8 +57,12 @@ def _quietly(problem: Problem, make: type[BaseSampler], **options: object) -> St
 
 
 def ours(problem: Problem, seed: int) -> StudySearcher:
-    """Nothing is set but the seed, on any problem."""
-    return StudySearcher(problem, EhviSampler(seed=seed))
+    """Nothing is set but the seed, and the canonical form where a user names one."""
+    form = problem.canonical_rows
+    maps = RowMaps()
+    if form is not None:
+        maps = RowMaps(canonical=lambda names, rows: form(rows, names))
+    return StudySearcher(problem, EhviSampler(seed=seed, row_maps=maps))
 
 
 def random(problem: Problem, seed: int) -> StudySearcher:

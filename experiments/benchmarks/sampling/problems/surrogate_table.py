@@ -26,6 +26,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from experiments.benchmarks.sampling.problems.evolve import best_front
 from experiments.benchmarks.sampling.problems.problem import Array, Problem
+from experiments.benchmarks.sampling.problems.scoring import Scoring
 from experiments.benchmarks.sampling.problems.space import Parameter, columns_of
 
 _TREES, _FOLDS, _SEED = 100, 5, 0
@@ -91,7 +92,7 @@ def qualities(
 
 def surrogate_problem(
     path: Path,
-    objectives: tuple[str, str],
+    scoring: Scoring,
     parameters: Sequence[Parameter],
     rows: pd.DataFrame,
     losses_N2: Array,
@@ -117,7 +118,7 @@ def surrogate_problem(
         )
     columns = {str(name): rows[name].to_numpy() for name in rows}
     found = qualities(encoded(parameters, columns), losses_N2, candidate_N)
-    for name, quality in zip(objectives, found, strict=True):
+    for name, quality in zip(scoring.objectives, found, strict=True):
         if quality.tau < _LEAST_TAU:
             raise ValueError(
                 f"table {path} must be nearer to a full grid, or have a surrogate whose "
@@ -140,11 +141,11 @@ def surrogate_problem(
 
     figures = " and ".join(
         f"{name} (R2 {quality.r2:.2f}, Kendall tau {quality.tau:.2f})"
-        for name, quality in zip(objectives, found, strict=True)
+        for name, quality in zip(scoring.objectives, found, strict=True)
     )
     problem = Problem(
         name=f"{path.stem}-surrogate",
-        about=f"{figures} by surrogates: forests fitted to {len(rows):,} rows of "
+        about=f"{scoring.about}; {figures} by surrogates: forests fitted to {len(rows):,} rows of "
         f"{n_candidates:,} candidates, figures by {_FOLDS}-fold cross-validation (front: best "
         "known, by NSGA-II and local search on the surrogates and by the rows, not proven)",
         parameters=tuple(parameters),

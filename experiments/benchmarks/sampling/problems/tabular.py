@@ -14,9 +14,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from experiments.benchmarks.sampling.problems.problem import MINIMISED, Array, Problem
+from experiments.benchmarks.sampling.problems.scoring import Scoring
 from experiments.benchmarks.sampling.problems.space import Config, Parameter
 from experiments.benchmarks.sampling.problems.surrogate_table import surrogate_problem
 from experiments.benchmarks.tables.frame import (
@@ -52,23 +54,34 @@ def read_table(
     path: Path,
     objectives: tuple[str, str],
     directions: tuple[str, str] = ("min", "min"),
+    scales: tuple[str, str] = ("linear", "linear"),
     ignore: Sequence[str] = (),
 ) -> Problem:
     """The problem of ``path``; what is to be maximised is negated.
 
-    The reference point lies a tenth of the table's extent beyond its worst values.
+    Raises:
+        ValueError: as ``table_problem``, or the file is no table.
+    """
+    return table_problem(path, read_frame(path), Scoring(objectives, directions, scales), ignore)
+
+
+def table_problem(
+    path: Path, data: pd.DataFrame, scoring: Scoring, ignore: Sequence[str] = ()
+) -> Problem:
+    """Return the problem of a table's rows; ``path`` names it.
+
+    Rows of the same candidate count as one, with their mean losses. The reference point lies a
+    tenth of the table's extent beyond its worst losses.
 
     Raises:
-        ValueError: a column or direction is unknown, an objective is no number, a cell is empty,
-            no column is left, or what is far from a grid makes no surrogate.
+        ValueError: a column or direction is unknown, an objective is no number or not positive
+            where it is scored in logarithms, a cell is empty, no column is left, or what is far
+            from a grid makes no surrogate.
     """
-    data = read_frame(path)
+    objectives = scoring.objectives
     check_columns(data, (*objectives, *ignore))
-    if set(directions) - {"min", "max"}:
-        raise ValueError(f"directions must be min or max, got {','.join(directions)}")
-    signs = np.array([1.0 if d == "min" else -1.0 for d in directions])
     check_numbers(path, data, objectives)
-    losses = data[list(objectives)].to_numpy(float) * signs
+    losses = scoring.losses(path, data)
     features = data.drop(columns=[*objectives, *ignore])
     check_filled(path, features, features.columns)
     features = features.loc[:, features.nunique() > 1]
@@ -81,29 +94,43 @@ def read_table(
     codes = np.column_stack(
         [features[p.name].map(at) for p, at in zip(parameters, position, strict=True)]
     ).astype(np.int64)
+    n_rows = len(codes)
+    row_losses = losses
+    codes, losses = _candidates(codes, losses)
     snapping = Snapping(codes, np.array([p.is_ordered for p in parameters]))
     worst, extent = losses.max(axis=0), np.ptp(losses, axis=0)
     reference = (float(worst[0] + _MARGIN * extent[0]), float(worst[1] + _MARGIN * extent[1]))
     coverage = _coverage(codes, snapping)
     if coverage is None:
-        return surrogate_problem(path, objectives, parameters, features, losses, reference)
+        return surrogate_problem(path, scoring, parameters, features, row_losses, reference)
 
-    def truth(configs: Sequence[Config]) -> Array:
-        asked = [
-            np.array([at[c[p.name]] for at, p in zip(position, parameters, strict=True)])
-            for c in configs
-        ]
-        return losses[[snapping(row)[0] for row in asked]]
+    def row(config: Config) -> int:
+        codes_C = [at[config[p.name]] for at, p in zip(position, parameters, strict=True)]
+        return snapping(np.array(codes_C))[0]
 
+    of = f" of {len(codes):,} candidates (means of repeated ones)" * (len(codes) < n_rows)
     return Problem(
         name=path.stem,
-        about=f"{objectives[0]} and {objectives[1]} of {len(data):,} rows; "
-        f"{coverage} (front: exact)",
+        about=f"{scoring.about} of {n_rows:,} rows{of}; {coverage} (front: exact)",
         parameters=parameters,
-        truth=truth,
+        truth=lambda configs: losses[[row(config) for config in configs]],
         reference=reference,
         best=lambda: hypervolume(losses, reference, MINIMISED),
+        row=row,
     )
+
+
+def _candidates(codes_NC: NDArray[np.int64], losses_N2: Array) -> tuple[NDArray[np.int64], Array]:
+    """Return each candidate once, in the order of first rows, with its rows' mean losses.
+
+    The best of repeated rows could otherwise be on the best front, where no sampler gets it.
+    """
+    _, first, group = np.unique(codes_NC, axis=0, return_index=True, return_inverse=True)
+    sums = np.zeros((len(first), 2))
+    np.add.at(sums, group.ravel(), losses_N2)
+    means = sums / np.bincount(group.ravel())[:, None]
+    order = np.argsort(first, kind="stable")
+    return codes_NC[first[order]], means[order]
 
 
 def _coverage(codes_NC: NDArray[np.int64], snapping: Snapping) -> str | None:
