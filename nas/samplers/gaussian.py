@@ -14,8 +14,6 @@ Array = NDArray[np.float64]
 
 # Labels are clipped this many times the distance between minimum and median above the median.
 _WORST = 4.0
-# Positive losses whose extremes differ by more than this factor are modelled in logarithms.
-_MOST_LINEAR_SPAN = 3.0
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,8 @@ class GaussianSurrogate:
 class GaussianModel:
     """Gaussian process whose hyperparameters are fitted from the previous ones.
 
-    With ``may_be_log`` the logarithm is modelled if ``is_log_scaled``. ``expected`` is
-    added to the prior mean of each log relevance.
+    With ``may_be_log`` the logarithm is modelled where that is likelier. ``expected`` is added to
+    the prior mean of each log relevance.
     """
 
     def __init__(self, *, may_be_log: bool, expected_F: Array | None = None) -> None:
@@ -61,7 +59,7 @@ class GaussianModel:
     ) -> GaussianSurrogate:
         """Condition on losses; without hyperparameters, or with ``is_due``, fit them first."""
         if is_due and self._may_be_log:
-            self._is_log = is_log_scaled(losses_N)
+            self._is_log = is_log_normal(losses_N)
         is_log = self._is_log and bool(losses_N.min() > 0)
         labels, variance = losses_N, variance_N
         if is_log:
@@ -76,16 +74,6 @@ class GaussianModel:
             process = GaussianProcess(features, labels, variance, self._hyper)
         self._hyper = process.hyper
         return GaussianSurrogate(process, is_log)
-
-
-def is_log_scaled(losses_N: Array) -> bool:
-    """Return whether losses are modelled in logarithms.
-
-    They are if all are positive and either the largest is more than three times the smallest,
-    or a log-normal distribution is likelier.
-    """
-    is_wide = losses_N.min() > 0 and losses_N.max() > _MOST_LINEAR_SPAN * losses_N.min()
-    return bool(is_wide) or is_log_normal(losses_N)
 
 
 def is_log_normal(losses_N: Array) -> bool:

@@ -7,7 +7,6 @@ from scipy.optimize import check_grad
 
 from nas.samplers import repeats
 from nas.samplers.ehvi import EhviSampler
-from nas.samplers.gaussian import is_log_normal, is_log_scaled
 from nas.samplers.parameters import Parameter, Parameters
 from nas.samplers.repeats import Repeats
 
@@ -125,13 +124,3 @@ def test_a_study_without_repeats_is_proposed_the_same(monkeypatch):
     with_model = params()
     monkeypatch.setattr(repeats, "_LEAST_REPEATS", 10**9)
     assert params() == with_model
-
-
-def test_a_positive_loss_that_spans_more_than_threefold_is_modelled_in_logarithms():
-    # More likely normal than log-normal, by Box and Cox.
-    wide = np.array([1.0, 5.0, 6.0, 6.5, 7.0, 7.5, 8.0])
-    assert not is_log_normal(wide) and is_log_scaled(wide)
-    assert not is_log_scaled(wide - 1) and not is_log_scaled(-wide)
-    narrow = wide + 4
-    assert narrow.max() < 3 * narrow.min() and not is_log_scaled(narrow)
-    assert is_log_scaled(np.array([1.0, 1.1, 1.2, 1.3, 2.9]))
