@@ -356,6 +356,8 @@ class FakeLab:
             compile_s=0.0,
             flags=(),
             origin="",
+            runtime="torch",
+            versions={},
         )
         record = make_record(subject, run_windows(loop, self.protocol), held_s=1.0)
         date = datetime.datetime.fromtimestamp(self.clock(), datetime.UTC)

@@ -294,6 +294,8 @@ def test_a_reading_names_the_driver_where_its_meter_does(record):
     subject = SimpleNamespace(
         meter=meter,
         protocol=FAST,
+        runtime="torch",
+        versions={},
         **{name: getattr(record, name) for name in (*names, "compile_s", "origin")},
     )
     made = make_record(subject, windows(meter, clock, FAST), held_s=1.0)
