@@ -127,9 +127,17 @@ def test_every_command_gives_json_and_same_options_mean_the_same():
     seen = {}
     # They differ for a reason: a baseline is a file before a search and a trial after it, a
     # batch size may be searched for only where there is measuring, a recipe has its own seed, and
-    # a device is torch's before a search and one of the run's after it, and a run's task is only
-    # a file that has moved.
-    differ = {"--baseline", "--batch-size", "--device", "--seed", "--task", "--workers"}
+    # a device is torch's before a search and one of the run's after it, a run's task is only
+    # a file that has moved, and a search has one runtime where `nas measure` compares several.
+    differ = {
+        "--baseline",
+        "--batch-size",
+        "--device",
+        "--runtime",
+        "--seed",
+        "--task",
+        "--workers",
+    }
     for words, parser in leaves(build_parser()):
         options = parser._option_string_actions
         assert "--json" in options, words

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from style_fakes import (
     EVERY_STYLE,
     IMAGE,
@@ -16,6 +17,7 @@ from style_fakes import (
 
 from nas.core.files import write_json
 from nas.exporting.formats.registry import FORMATS
+from nas.tasks.base.artifact_files import CHECK
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 
 CASES = [
@@ -35,9 +37,11 @@ def test_outputs_are_those_of_the_network_at_another_batch_size(form, name, work
     write_json(tmp_path / ARCHITECTURE, of.to_dict())
     write_json(tmp_path / WORKLOAD, workload.to_dict())
     save_weights(made, tmp_path / WEIGHTS)
+    with torch.no_grad():
+        expected = made(inputs)
+    check = {"inputs": inputs.contiguous(), "outputs": expected.contiguous()}
+    save_file(check, str(tmp_path / CHECK))
     assert FORMATS[form].refusal(of, workload, "cpu") is None
     FORMATS[form].write(tmp_path)
     found = FORMATS[form].load(tmp_path, device="cpu", threads=1).call(inputs)
-    with torch.no_grad():
-        expected = made(inputs)
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
