@@ -164,7 +164,12 @@ def test_a_model_card_shows_names_as_text(name, card):
         "auto_class": "AutoModelForImageClassification", "stock_class": name, "version": name,
         "output_difference": 1e-7, "output_tolerance": 1e-4, "n_exact": 0,
     }  # fmt: skip
-    form = {"verified": verified, "inputs": [1, 8, 8], "load_verification": verification}
+    form = {
+        "verified": verified,
+        "inputs": [1, 8, 8],
+        "load_verification": verification,
+        "files": [],
+    }
     text = render_model_card(
         card | {"task": name, "run": name, "formats": {"huggingface": form}}, "huggingface"
     )
