@@ -76,7 +76,11 @@ def test_the_parent_is_in_a_store_and_each_node_fetches_it_once(
     from nas.records.device_names import MeasuredDevice
 
     source = shutil.copytree(started_from[0], tmp_path / "bert")
-    where, first, second = url(s3, prefix="e2e"), tmp_path / "first", tmp_path / "second"
+    where, first, second = (
+        url(s3, prefix="from-checkpoint"),
+        tmp_path / "first",
+        tmp_path / "second",
+    )
     fields = {"files_at": where, "measure_on": (MeasuredDevice("board", "cpu", counted_joules),)}
     searching = Forked(
         partial(

@@ -187,7 +187,7 @@ TINY = SearchSpace.from_dict(
 def test_a_search_keeps_its_files_in_s3_through_a_kill_and_a_move(
     tmp_path, nodes, s3, counted_joules
 ):
-    first, second, where = tmp_path / "first", tmp_path / "second", url(s3, prefix="e2e")
+    first, second, where = tmp_path / "first", tmp_path / "second", url(s3, prefix="moved")
     config = SearchConfig(
         task="digits",
         space=TINY,
