@@ -80,6 +80,11 @@ TASKS = {
 """
 
 
+def save_check(folder, inputs, outputs):
+    """Write the batch of an artifact, and what its network makes of it."""
+    save_file({"inputs": inputs.contiguous(), "outputs": outputs.contiguous()}, folder / CHECK)
+
+
 def name_tasks(folder):
     """Make the token tasks known here and to the processes that are started."""
     (folder / "tasks.py").write_text(TASKS)
@@ -101,7 +106,7 @@ def made_artifact(folder, architecture, task_name, *, batch_size=16, seed=0):
     save_weights(network, folder / WEIGHTS)
     inputs = torch.from_numpy(task.split("validation").inputs[:batch_size])
     outputs = load_artifact(folder).call(inputs).float()
-    save_file({"inputs": inputs.contiguous(), "outputs": outputs.contiguous()}, folder / CHECK)
+    save_check(folder, inputs, outputs)
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from export_fakes import save_check
 from style_fakes import (
     EVERY_STYLE,
     IMAGE,
@@ -17,7 +17,6 @@ from style_fakes import (
 
 from nas.core.files import write_json
 from nas.exporting.formats.registry import FORMATS
-from nas.tasks.base.artifact_files import CHECK
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 
 CASES = [
@@ -39,8 +38,7 @@ def test_outputs_are_those_of_the_network_at_another_batch_size(form, name, work
     save_weights(made, tmp_path / WEIGHTS)
     with torch.no_grad():
         expected = made(inputs)
-    check = {"inputs": inputs.contiguous(), "outputs": expected.contiguous()}
-    save_file(check, str(tmp_path / CHECK))
+    save_check(tmp_path, inputs, expected)
     assert FORMATS[form].refusal(of, workload, "cpu") is None
     FORMATS[form].write(tmp_path)
     found = FORMATS[form].load(tmp_path, device="cpu", threads=1).call(inputs)

@@ -9,6 +9,7 @@ import jiwer
 import numpy as np
 import pytest
 import torch
+from export_fakes import save_check
 from media_fakes import task_file
 from pages import DOCS, blocks
 
@@ -310,9 +311,10 @@ def test_a_format_writes_the_logits_of_the_network(tmp_path, name):
     loaded, _ = exported(tmp_path, 60, 1)
     form, folder = FORMATS[name], tmp_path / "artifact"
     assert form.refusal(loaded.architecture, loaded.workload, "cpu") is None
-    form.write(folder)
     paths = sorted((tmp_path / "clips").glob("*.wav"))[:3]
     inputs = torch.from_numpy(loaded.raw_inputs.read(paths))
+    save_check(folder, inputs, loaded.call(inputs))
+    form.write(folder)
     call = form.load(folder, device="cpu", threads=1).call
     for batch in (1, 3):
         expected = loaded.call(inputs[:batch])
