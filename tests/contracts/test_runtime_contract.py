@@ -27,6 +27,10 @@ from search_spaces.runtimes.converting import outputs_of, run_converted
 from search_spaces.runtimes.registry import CONVERTERS, RUNTIMES, get_runtime, parse_runtimes
 from search_spaces.workload import Workload
 
+# Not in a process with tests of signals: after a network ran in OpenVINO there, a handled signal
+# ends the process.
+pytestmark = pytest.mark.thorough
+
 IMAGES = Workload("digits", "image_classification", (1, 8, 8), 10, 8)
 TEXTS = Workload("texts", "text_classification", (12,), 3, 4, vocab_size=40)
 TOKENS = Workload("tokens", "language_modelling", (12,), 40, 4, vocab_size=40)
@@ -231,7 +235,6 @@ def test_litert_refuses_what_its_converter_gets_wrong():
     )
 
 
-@pytest.mark.thorough
 def test_a_conversion_that_is_wrong_is_found_out(monkeypatch):
     runtime = installed("litert")
     monkeypatch.setattr(type(runtime), "limit", lambda *_: None)

@@ -203,45 +203,43 @@ def test_outputs_that_differ_leave_nothing(parent, tmp_path, capsys, monkeypatch
     assert names(tmp_path) == ["cut.json", "parent"]
 
 
-def test_a_signal_half_way_leaves_nothing(parent, tmp_path, monkeypatch):
-    def ended(job):
-        assert any(name.startswith(".nas-export-") for name in names(tmp_path))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(stock, "run", ended)
-    monkeypatch.setattr(stock, "find_spec", lambda name: object())
-    file = architecture(parent, tmp_path / "cut.json")
-    # Of this process it may be another's: Ray has one.
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        with pytest.raises(SystemExit) as error:
-            main(words(parent, file, tmp_path / "to"))
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert error.value.code == 128 + signal.SIGTERM
-    assert names(tmp_path) == ["cut.json", "parent"]
-
-
-KILLED = """
-import os, signal, sys
+# In a process of its own: other libraries of a test's process have handlers and stacks of signals.
+ENDED = """
+import os, sys
 from nas.cli.main import main
 from nas.exporting.formats import stock
+number, folder, *words = sys.argv[1:]
+def ended(job):
+    assert any(name.startswith(".nas-export-") for name in os.listdir(folder))
+    os.kill(os.getpid(), int(number))
 stock.find_spec = lambda name: object()
-stock.run = lambda job: os.kill(os.getpid(), signal.SIGKILL)
-main(sys.argv[1:])
+stock.run = ended
+main(words)
 """
 
 
-def test_a_killed_export_never_has_the_folders_name(parent, tmp_path):
-    file, to = architecture(parent, tmp_path / "cut.json"), tmp_path / "to"
+def ended_by(number, parent, tmp_path):
+    file = architecture(parent, tmp_path / "cut.json")
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, *words(parent, file, to)],
+        [
+            *(sys.executable, "-c", ENDED, str(int(number)), str(tmp_path)),
+            *words(parent, file, tmp_path / "to"),
+        ],
         check=False,
         timeout=200,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert done.returncode == -signal.SIGKILL
-    assert not to.exists() and len(names(tmp_path)) == 3
+    return done.returncode
+
+
+def test_a_signal_half_way_leaves_nothing(parent, tmp_path):
+    assert ended_by(signal.SIGTERM, parent, tmp_path) == 128 + signal.SIGTERM
+    assert names(tmp_path) == ["cut.json", "parent"]
+
+
+def test_a_killed_export_never_has_the_folders_name(parent, tmp_path):
+    assert ended_by(signal.SIGKILL, parent, tmp_path) == -signal.SIGKILL
+    assert not (tmp_path / "to").exists() and len(names(tmp_path)) == 3
 
 
 def test_a_full_disk_is_one_line(parent, tmp_path, capsys, monkeypatch):
