@@ -8,12 +8,12 @@ from nas.cli.output.tables import print_result, render_columns
 from nas.core.names import TORCH, printable
 from nas.core.units import format_bytes, format_interval, format_milliseconds, meter_label
 
-# The row that ratios are to.
-_BASELINE = (TORCH, "fp32")
-
 if TYPE_CHECKING:
     from nas.core.estimate import Estimate
     from nas.measuring.measure import CheckpointEnergy
+
+# The row that ratios are to.
+_BASELINE = (TORCH, "fp32")
 
 
 def report_checkpoint(done: CheckpointEnergy, *, as_json: bool) -> int:

@@ -51,6 +51,9 @@ class ConvertedFormat(ExportFormat):
         cls.files = converter.files(cls.precision)
         cls.packages, cls.extra = converter.packages, converter.extra
         cls.has_outputs = cls.precision != "int8"
+        # The file is converted from the trained fp32 weights.
+        own: set[Precision] = {"fp32", "bf16", cls.precision}
+        cls.precisions = frozenset(own)
         if not converter.has_any_batch:
             cls.other_batches = ()
 
@@ -184,7 +187,6 @@ class OnnxFormat(ConvertedFormat):
     name = "onnx"
     title = "ONNX, fp32"
     runtime, precision = "onnxruntime", "fp32"
-    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16"})
 
 
 class OnnxInt8Format(ConvertedFormat):
@@ -193,7 +195,6 @@ class OnnxInt8Format(ConvertedFormat):
     name = "onnx-int8"
     title = "ONNX, dynamic int8"
     runtime, precision = "onnxruntime", "int8"
-    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16", "int8"})
 
 
 class OpenVinoFormat(ConvertedFormat):
@@ -202,7 +203,6 @@ class OpenVinoFormat(ConvertedFormat):
     name = "openvino"
     title = "OpenVINO IR, fp32"
     runtime, precision = "openvino", "fp32"
-    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16"})
 
 
 class OpenVinoInt8Format(ConvertedFormat):
@@ -211,7 +211,6 @@ class OpenVinoInt8Format(ConvertedFormat):
     name = "openvino-int8"
     title = "OpenVINO IR, int8 weights"
     runtime, precision = "openvino", "int8"
-    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16", "int8"})
 
 
 class LiteRtFormat(ConvertedFormat):
@@ -220,7 +219,6 @@ class LiteRtFormat(ConvertedFormat):
     name = "litert"
     title = "LiteRT, fp32"
     runtime, precision = "litert", "fp32"
-    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16"})
 
 
 class LiteRtInt8Format(ConvertedFormat):
@@ -229,7 +227,6 @@ class LiteRtInt8Format(ConvertedFormat):
     name = "litert-int8"
     title = "LiteRT, dynamic int8"
     runtime, precision = "litert", "int8"
-    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16", "int8"})
 
 
 class ExecuTorchFormat(ConvertedFormat):
@@ -238,7 +235,6 @@ class ExecuTorchFormat(ConvertedFormat):
     name = "executorch"
     title = "ExecuTorch, fp32"
     runtime, precision = "executorch", "fp32"
-    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16"})
 
 
 class ExecuTorchInt8Format(ConvertedFormat):
@@ -247,4 +243,3 @@ class ExecuTorchInt8Format(ConvertedFormat):
     name = "executorch-int8"
     title = "ExecuTorch, dynamic int8"
     runtime, precision = "executorch", "int8"
-    precisions: ClassVar[frozenset[Precision]] = frozenset({"fp32", "bf16", "int8"})

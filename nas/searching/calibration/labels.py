@@ -18,7 +18,7 @@ from search_spaces.runtimes.registry import get_runtime
 
 # How the source of estimated joules begins (``predictors.meters.estimate``).
 _ESTIMATED = "cpu-seconds"
-# Growth of the labels after which the repeatability is learnt again.
+# The repeatability is fitted again after the labels have grown by this factor.
 _MORE = 1.1
 # The libraries whose versions change what is measured.
 _MEASURING = ("torch", "torchao")
@@ -73,7 +73,7 @@ class Labels:
             return list(self._labels)
 
     def repeatability(self) -> Repeatability:
-        """Return the repeatability of the device, learnt again once a tenth more labels are there.
+        """Return the repeatability of the device, fitted again for each tenth more labels.
 
         Progress shows it after each trial, of which there may be thousands.
         """
