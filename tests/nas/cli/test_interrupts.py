@@ -86,10 +86,10 @@ def test_a_signal_waits_until_it_is_allowed(number):
 
 def test_a_second_signal_does_not_wait():
     with waiting(before=DEFERRED.strip().replace("0.01", "30")) as process:
-        # Of one kind, two that are sent at once may arrive as one.
+        # Of one kind, two that are sent at once may arrive as one; of two, either may come first.
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 143
+        assert process.wait(10) in (130, 143)
 
 
 def test_handlers_are_as_before_afterwards_and_others_stay():
