@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 TRIALS = 24
 # Samples of a measured batch, as of a training step, and their outputs over a vocabulary.
 _BATCH_SIZE, _MOST_OUTPUTS = 32, 1 << 26
+# A third of the training orders cuts as all of it does, with a tau above 0.6 (docs/pretrained.md).
 _EPOCHS, _SHARE = 3, 1 / 3
 # A learning rate for fine-tuning at a width; narrower networks take larger ones in proportion.
 _RATE, _WIDTH, _MOST_RATE = 5e-5, 768, 2e-3
