@@ -10,7 +10,7 @@ import yaml
 from nas.core.markdown import plain
 from nas.core.units import format_bytes
 from nas.core.versions import described
-from nas.exporting.card import describe_load
+from nas.exporting.model_card import describe_load
 
 
 def render_card(card: Mapping[str, Any]) -> str:

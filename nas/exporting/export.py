@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas.core.files import as_local, read_array, write_json
 from nas.core.names import first_line
 from nas.exporting.artifact import CARD, COMPRESSED, README, load_artifact
-from nas.exporting.card import make_card, render_model_card, render_readme
+from nas.exporting.card import make_card
 from nas.exporting.formats.base import ExportError, ExportFormat
 from nas.exporting.formats.registry import (
     ARTIFACT,
@@ -20,6 +20,8 @@ from nas.exporting.formats.registry import (
     parse_formats,
     served_format,
 )
+from nas.exporting.model_card import render_model_card
+from nas.exporting.readme import render_readme
 from nas.exporting.staging import staged
 from nas.exporting.verify import Conditions, verify_artifact, verify_format
 from nas.tasks.base.artifact_files import CHECK, artifact_files_of

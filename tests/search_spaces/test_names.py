@@ -21,7 +21,9 @@ from nas.cli.main import main
 from nas.cli.output.tables import render_columns, render_csv, render_markdown
 from nas.core import markdown as escape
 from nas.core.names import check_name, printable
-from nas.exporting.card import make_card, render_model_card, render_readme
+from nas.exporting.card import make_card
+from nas.exporting.model_card import render_model_card
+from nas.exporting.readme import render_readme
 from nas.exporting.verify import Verification
 from nas.tasks.base.metric import Metric
 from nas.tasks.registry import get_task

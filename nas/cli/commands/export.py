@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _card_text(done: Exported, metric: Metric) -> str:
-    from nas.exporting.card import inside_interval
+    from nas.exporting.card_text import inside_interval
 
     verified, searched = done.card["verified"], done.card["searched"]
     reading = verified["reading"]

@@ -13,7 +13,8 @@ from search_fakes import SPACE, changed, finished
 
 from nas.cli.main import main
 from nas.core.plain import from_plain, to_plain
-from nas.exporting.card import make_card, render_formats, render_readme
+from nas.exporting.card import make_card
+from nas.exporting.readme import render_formats, render_readme
 from nas.exporting.verify import Verification
 from nas.records.replicas import pooled
 from nas.records.trial import Trial

@@ -12,7 +12,8 @@ from nas.analysis.account import render_account
 from nas.analysis.summary import summarise
 from nas.cli.main import main
 from nas.core.files import read_json, write_json
-from nas.exporting.card import make_card, render_readme
+from nas.exporting.card import make_card
+from nas.exporting.readme import render_readme
 from nas.exporting.verify import Verification
 from nas.pareto.queries import FrontMember
 from nas.records.front_member import member_of

@@ -3,7 +3,8 @@ import torch
 
 from nas.core.files import write_json
 from nas.exporting.artifact import COMPRESSED, load_artifact
-from nas.exporting.card import _PIPELINES, inside_interval
+from nas.exporting.card_text import inside_interval
+from nas.exporting.model_card import _PIPELINES
 from nas.training.weights import ARCHITECTURE, WEIGHTS, WORKLOAD, save_weights
 from search_spaces.architecture import (
     Architecture,

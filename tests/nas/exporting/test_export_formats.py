@@ -21,9 +21,10 @@ from text_fakes import reviews, write_table, write_task
 
 from nas.cli.main import main
 from nas.core.units import format_joules
-from nas.exporting.card import make_card, render_readme
+from nas.exporting.card import make_card
 from nas.exporting.formats import base as base_module
 from nas.exporting.formats.registry import ARTIFACT, FORMATS, check_supported, parse_formats
+from nas.exporting.readme import render_readme
 from nas.exporting.verify import Verification
 from nas.records.trial import Trial
 from nas.store.run import Run

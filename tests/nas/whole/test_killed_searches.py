@@ -14,7 +14,8 @@ from small_search import SPACE, start
 
 import nas
 from nas.cli.main import main
-from nas.exporting.card import make_card, render_readme
+from nas.exporting.card import make_card
+from nas.exporting.readme import render_readme
 from nas.exporting.verify import Verification
 
 pytestmark = pytest.mark.usefixtures("counted_joules")

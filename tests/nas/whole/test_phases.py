@@ -14,7 +14,8 @@ from nas.cli.commands import measure
 from nas.cli.main import main
 from nas.core.files import write_json
 from nas.exporting import verify as verifying
-from nas.exporting.card import make_card, render_readme
+from nas.exporting.card import make_card
+from nas.exporting.readme import render_readme
 from nas.exporting.verify import Verification, verify_artifact
 from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, LayerSpec
 from search_spaces.space import SearchSpace
