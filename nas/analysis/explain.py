@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -78,7 +78,9 @@ class Explanation:
     ``needed_quality`` or at joules below ``needed_energy_j``; both are ``None`` for a trial on
     the front, or with further objectives. Energies are joules per ``unit``. ``flags`` name
     problems of the measurement, and ``limits`` are the power and clock limits of the board.
-    ``dominators`` lists those on the front first, in ascending order of joules.
+    ``dominators`` lists those on the front first, in ascending order of joules. In a search of
+    several runtimes ``runtime`` is that of the joules, ``in_runtimes_j`` are those of all that
+    measured it, and ``left_out_runtimes`` says why others did not.
     """
 
     trial: int
@@ -104,6 +106,9 @@ class Explanation:
     dominators: tuple[Dominator, ...]
     flags: tuple[str, ...] = ()
     limits: str = ""
+    runtime: str | None = None
+    in_runtimes_j: Mapping[str, float] = field(default_factory=dict, hash=False)
+    left_out_runtimes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -160,6 +165,9 @@ def explain(run: Run, number: int, *, most: int = 3) -> Explanation:
         dominators=tuple(_dominator(run, record, rival) for rival in rivals[:most]),
         flags=() if reading is None else reading.caveats,
         limits="" if reading is None else reading.limits_text,
+        runtime=record.runtime,
+        in_runtimes_j={name: each.energy_j for name, each in record.in_runtimes.items()},
+        left_out_runtimes=record.left_out_runtimes,
     )
 
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from nas.core.units import format_bytes, format_interval, format_milliseconds, meter_label
+from nas.core.names import TORCH, device_of
+from nas.core.units import (
+    format_bytes,
+    format_interval,
+    format_joules,
+    format_milliseconds,
+    meter_label,
+)
 from nas.tasks.base.metric import get_metric
 from predictors.meters.flags import describe_flag
+from search_spaces.architecture import Architecture
 
 if TYPE_CHECKING:
     from nas.pareto.queries import Front, FrontMember
@@ -45,6 +53,46 @@ def device_text(hardware: str, name: str | None) -> str:
     return hardware if name is None else f"{name} ({hardware})"
 
 
+def place_text(front: Front) -> str:
+    """Return the device of a front's joules, with the runtime that all its members share."""
+    first = described_member(front)
+    place = first.device
+    if has_runtimes(front):
+        place = device_of(place, first.runtime)
+    return device_text(place, first.measured_on)
+
+
+def has_runtimes(front: Front) -> bool:
+    """Return whether the search of a front measured in several runtimes."""
+    return len({m.runtime for m in front}) > 1 or any(m.other_runtimes_j for m in front)
+
+
+def runtime_notes(front: Front) -> list[str]:
+    """Return notes on the runtimes of a front's joules, and on the quality of int8 there."""
+    lines = []
+    if has_runtimes(front):
+        lines.append(
+            "runtime: the cheapest of those that a network was measured in, and then the others"
+        )
+    if any(not m.runtime.startswith(TORCH) and _is_quantised(m) for m in front):
+        lines.append(
+            "quality of int8 is that of torch's int8; nas export judges the runtime's own file"
+        )
+    return lines
+
+
+def _is_quantised(member: FrontMember) -> bool:
+    architecture = Architecture.from_dict(member.architecture)
+    precisions = {p.spec.compression.precision for p in architecture.placed_blocks}
+    return not precisions <= {"fp32", "bf16"}
+
+
+def _runtime(member: FrontMember) -> str:
+    others = sorted(member.other_runtimes_j.items(), key=lambda item: item[1])
+    beside = "".join(f", {name} {format_joules(energy_j)}" for name, energy_j in others)
+    return f"{member.runtime}{beside}"
+
+
 def is_mixed(front: Front) -> bool:
     """Return whether stock classes of ``transformers`` support some members but not others."""
     return len({m.loadable for m in front}) > 1
@@ -65,6 +113,7 @@ def front_columns(front: Front) -> list[Column]:
         ("trial", [str(m.trial) for m in front], True),
         (metric.name, [_quality(m) for m in front], False),
         (f"energy per {first.unit} ({label})", [_energy(m) for m in front], False),
+        *([("runtime", [_runtime(m) for m in front], False)] if has_runtimes(front) else []),
         ("params", [f"{m.params:,}" for m in front], True),
         (
             "architecture",

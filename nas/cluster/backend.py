@@ -16,8 +16,9 @@ from nas.cluster.shipping import check_paths
 from nas.cluster.waits import hear_waits, tell_driver
 from nas.core.files import Place
 from nas.core.retry import naming_storage, patience
-from nas.evaluation.evaluator import Evaluator, Measure
+from nas.evaluation.evaluator import Evaluator
 from nas.evaluation.executor import Executor, Measuring
+from nas.evaluation.in_runtimes import Measure
 from nas.records.config import SearchConfig
 from nas.records.device_names import MeasuredDevice, MeterFound, find_meter
 from nas.searching.controller.attempts import ATTEMPTS

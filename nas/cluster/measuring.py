@@ -21,16 +21,15 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from nas.cluster.connect import METER_SHARE, meter_resources
 from nas.cluster.waits import tell_driver
 from nas.core.files import Place, as_local, as_local_if_any
-from nas.core.names import TORCH
 from nas.core.retry import is_of_storage, naming_storage, patience
-from nas.evaluation.evaluator import Measure
-from nas.evaluation.executor import Measuring
+from nas.evaluation.executor import InRuntimes, Measuring
 from nas.evaluation.further import FurtherReadings
+from nas.evaluation.in_runtimes import Measure
 from nas.records.candidate import Outcome
 from nas.searching.controller.attempts import ATTEMPTS
 from nas.store.cluster_address import LOCAL
 from nas.store.driver import Driver
-from predictors.measurement.process import MeasureInterrupted
+from predictors.measurement.process import MeasureError, MeasureInterrupted
 from predictors.measurement.protocol import Protocol
 from predictors.measurement.records import EnergyRecord
 from predictors.measurement.runner import measure_candidate
@@ -65,20 +64,35 @@ class RayMeasure:
     function: Callable[..., EnergyRecord] = measure_candidate
     name: str | None = None
     is_here: bool = False
-    between_sd: float = 0.0
-    runtime: str = TORCH
+    runtimes: InRuntimes = InRuntimes()  # noqa: RUF009  (frozen)
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
+        self,
+        architecture: Architecture,
+        workload: Workload,
+        weights: Place | None,
+        inputs: Place,
+        runtime: str | None = None,
     ) -> EnergyRecord:
         """See ``Measure``."""
+        subject = (architecture, workload, weights, inputs, runtime)
         if self.is_here:
-            return self._measured_here(architecture, workload, weights, inputs)
-        record: EnergyRecord = ray.get(self.start(architecture, workload, weights, inputs))
+            return self._measured_here(*subject)
+        try:
+            record: EnergyRecord = ray.get(self.start(*subject))
+        except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, MeasureError):
+                raise error.cause from error
+            raise
         return record
 
     def start(
-        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
+        self,
+        architecture: Architecture,
+        workload: Workload,
+        weights: Place | None,
+        inputs: Place,
+        runtime: str | None = None,
     ) -> Any:
         """Start a Ray task that returns an ``EnergyRecord``."""
         options = measuring_options(self.name) | {
@@ -88,11 +102,19 @@ class RayMeasure:
         there: Any = _measure_there
         task: Any = ray.remote(**options)(there)
         return task.remote(
-            self.function, architecture, workload, weights=weights, inputs=inputs, **self._setup()
+            *(self.function, architecture, workload),
+            weights=weights,
+            inputs=inputs,
+            **self._setup(runtime),
         )
 
     def _measured_here(
-        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
+        self,
+        architecture: Architecture,
+        workload: Workload,
+        weights: Place | None,
+        inputs: Place,
+        runtime: str | None,
     ) -> EnergyRecord:
         with as_local_if_any(weights) as own_weights, as_local(inputs) as own_inputs:
             for attempt in range(1, ATTEMPTS + 1):
@@ -102,35 +124,35 @@ class RayMeasure:
                         workload,
                         weights=own_weights,
                         inputs=own_inputs,
-                        **self._setup(),
+                        **self._setup(runtime),
                     )
                 except MeasureInterrupted:
                     if attempt == ATTEMPTS:
                         raise
         raise AssertionError("unreachable")
 
-    def _setup(self) -> dict[str, Any]:
+    def _setup(self, runtime: str | None) -> dict[str, Any]:
+        name, between_sd = self.runtimes.chosen(runtime)
         return {
             "device": self.device,
             "meter": self.meter,
             "protocol": self.protocol,
             "lock_folder": self.lock_folder,
-            "between_sd": self.between_sd,
-            "runtime": self.runtime,
+            "between_sd": between_sd,
+            "runtime": name,
         }
 
 
 def measures_of(measuring: Measuring, driver: Driver) -> list[RayMeasure]:
     """Return one measurement for each device; the first supplies the objectives."""
-    protocol, locks, sd = measuring.protocol, measuring.lock_folder, measuring.between_sd
+    protocol, locks, own = measuring.protocol, measuring.lock_folder, measuring.runtimes
     if not measuring.measured:
         is_here = _is_measured_here(measuring, driver)
         return [
             RayMeasure(
                 *(measuring.device, measuring.meter, protocol, locks),
                 is_here=is_here,
-                between_sd=sd,
-                runtime=measuring.runtime,
+                runtimes=own,
             )
         ]
     # The history is of the first device alone.
@@ -138,8 +160,7 @@ def measures_of(measuring: Measuring, driver: Driver) -> list[RayMeasure]:
         RayMeasure(
             *(device.device, device.meter, protocol, locks),
             name=device.name,
-            between_sd=sd * (not number),
-            runtime=measuring.runtime,
+            runtimes=InRuntimes(own.main) if number else own,
         )
         for number, device in enumerate(measuring.measured)
     ]
@@ -185,13 +206,21 @@ class Measurements:
         self._beside = FurtherReadings()
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
+        self,
+        architecture: Architecture,
+        workload: Workload,
+        weights: Place | None,
+        inputs: Place,
+        runtime: str | None = None,
     ) -> EnergyRecord:
         """See ``Measure``."""
         subject = (architecture, workload, weights, inputs)
         tasks = [(device.name or "", device.start(*subject)) for device in self._further]
         try:
-            record = self._first(*subject)
+            if runtime is None:
+                record = self._first(*subject)
+            else:
+                record = self._first(*subject, runtime=runtime)
         except BaseException:
             for _, task in tasks:
                 ray.cancel(task)

@@ -20,7 +20,8 @@ from nas.cluster.waits import tell_driver
 from nas.core.files import Place, read_json
 from nas.core.plain import from_plain, to_plain
 from nas.core.retry import AwayError, Waits, naming_storage, patience
-from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
+from nas.evaluation.evaluator import Evaluator, forget_unfinished
+from nas.evaluation.in_runtimes import Measure
 from nas.evaluation.outcome import failed_in, folder_of, local, outcome, outcome_in
 from nas.records.candidate import Candidate, Outcome
 from nas.records.replicas import write_result

@@ -53,3 +53,8 @@ def _is_printable(char: str) -> bool:
 def place_of(device: str, runtime: str) -> str:
     """Return the name of a device with what runs networks there: ``AMD EPYC, onnxruntime``."""
     return device if runtime == TORCH else f"{device}, {runtime}"
+
+
+def device_of(place: str, runtime: str) -> str:
+    """Return the device of a place of ``place_of``."""
+    return place.removesuffix(f", {runtime}")

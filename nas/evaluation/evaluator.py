@@ -13,15 +13,13 @@ from nas.core.estimate import Score
 from nas.core.files import Place, read_json, write_json
 from nas.core.plain import from_plain, to_plain
 from nas.core.time_limit import check_time
-from nas.records.candidate import Candidate, Measurement, Outcome, Training
+from nas.evaluation.in_runtimes import MEASURED, Measure, Subject, measure_in_runtimes
+from nas.records.candidate import Candidate, Outcome, Training
 from nas.records.config import EvaluationConfig
 from nas.records.replicas import save_scores
 from nas.records.rungs import OnProgress, Progress, RungPoint
 from nas.records.spent import SPENT, Spending
 from predictors.measurement.accounting import whole_device
-from predictors.measurement.records import EnergyRecord
-from search_spaces.architecture import Architecture
-from search_spaces.workload import Workload
 
 if TYPE_CHECKING:
     from nas.training.fit import EpochResult
@@ -33,19 +31,6 @@ if TYPE_CHECKING:
 _REPLICA_STRIDE = 500_009
 # Files of an unfinished trial: the training checkpoint and its progress.
 _LOOP, _PROGRESS = "loop.safetensors", "progress.json"
-
-
-class Measure(Protocol):
-    """Measurement of one architecture with exclusive use of the device."""
-
-    def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
-    ) -> EnergyRecord:
-        """Return the measured record; without ``weights`` they are random.
-
-        Raises:
-            MeasureError: no reading was reliable.
-        """
 
 
 class Evaluator(Protocol):
@@ -163,11 +148,14 @@ class TrainingEvaluator:
             fitted.model.to("cpu")
             torch.cuda.empty_cache()
         quality = Score(fitted.validation.value, fitted.validation.standard_error)
-        measurement, measure_j = Measurement(), 0.0
-        if candidate.replica or candidate.is_worth_measuring(quality):
-            record = measure(architecture, workload, weights, self.inputs)
-            measurement = Measurement(record.reading, versions=record.versions)
-            measure_j = record.spent_energy_j
+        measured = measure_in_runtimes(
+            candidate,
+            quality,
+            Subject(workload, weights, self.inputs),
+            measure,
+            folder,
+            max_latency_s=config.max_latency_s,
+        )
         return Outcome(
             "complete",
             quality=quality,
@@ -182,8 +170,8 @@ class TrainingEvaluator:
                 fitted.qat,
                 checkpoints.trained_by,
             ),
-            measurement=measurement,
-            spent=spending.total(span.energy_j, measure_j),
+            measurement=measured.measurement,
+            spent=spending.total(span.energy_j, measured.spent_j),
         )
 
 
@@ -249,5 +237,5 @@ def kept_epoch(folder: Place) -> int:
 
 def forget_unfinished(folder: Place) -> None:
     """Remove the files that only an unfinished trial needs."""
-    for name in (_LOOP, _PROGRESS, SPENT):
+    for name in (_LOOP, _PROGRESS, SPENT, MEASURED):
         (folder / name).unlink(missing_ok=True)

@@ -6,15 +6,16 @@ An ``Executor`` evaluates candidates. A ``Backend`` creates it: on a Ray cluster
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from nas.core.files import Place
 from nas.core.names import TORCH
-from nas.evaluation.evaluator import Evaluator, Measure
+from nas.evaluation.evaluator import Evaluator
+from nas.evaluation.in_runtimes import Measure
 from nas.records.candidate import Candidate, Outcome
 from nas.records.config import SearchConfig
 from nas.records.device_names import MeasuredDevice, MeterFound
@@ -75,12 +76,28 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class InRuntimes:
+    """The ``main`` runtime of measurements that name none, and how labels of each repeat.
+
+    ``sds`` are relative standard deviations between sessions, by runtime, which are part of a
+    reading's interval; 0 by default.
+    """
+
+    main: str = TORCH
+    sds: Mapping[str, float] = field(default_factory=dict)
+
+    def chosen(self, name: str | None) -> tuple[str, float]:
+        """Return the runtime called ``name``, by default the main one, and its deviation."""
+        name = name or self.main
+        return name, self.sds.get(name, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Measuring:
     """Measurement settings: ``meter`` on ``device``, or each meter of ``measured``.
 
     ``lock_folder`` contains the devices' locks; ``None`` is the default folder of the measuring
-    machine. ``runtime`` runs the networks. ``between_sd`` is the relative standard deviation
-    between sessions of the objective's device, which is part of a reading's interval.
+    machine. ``runtimes`` run the networks; their deviations are of the objective's device.
     """
 
     device: str
@@ -88,8 +105,7 @@ class Measuring:
     protocol: MeasuringProtocol
     lock_folder: Path | None = None
     measured: Sequence[MeterFound] = ()
-    between_sd: float = 0.0
-    runtime: str = TORCH
+    runtimes: InRuntimes = InRuntimes()  # noqa: RUF009  (frozen)
 
 
 class Backend(AbstractContextManager["Backend"], Protocol):

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from nas.core.estimate import Score
 from nas.core.files import Place
-from nas.evaluation.evaluator import Measure, TrainingEvaluator
+from nas.evaluation.evaluator import TrainingEvaluator
+from nas.evaluation.in_runtimes import Measure, Subject, measure_in_runtimes
 from nas.evaluation.supernet_weights import SharedWeights, rebuilt, teacher_of
 from nas.records.candidate import Candidate, Measurement, Outcome, Training
 from nas.records.config import EvaluationConfig
@@ -129,18 +130,21 @@ class SupernetEvaluator:
             validation = uncompressed
             if any(block.compression != Compression() for block in architecture.blocks):
                 validation = quality(run_eagerly(compress(model, architecture)).call)
+        score = Score(validation.value, validation.standard_error)
         measurement, measure_j = Measurement(), None
         if candidate.joules == "measured":
             weights = folder / _WEIGHTS
             save_weights(model, weights)
-            record = measure(architecture, supernet.workload, weights, self.trainer.inputs)
-            measurement = Measurement(record.reading, versions=record.versions)
-            measure_j = record.spent_energy_j
+            subject = Subject(supernet.workload, weights, self.trainer.inputs)
+            measured = measure_in_runtimes(
+                candidate, score, subject, measure, folder, max_latency_s=config.max_latency_s
+            )
+            measurement, measure_j = measured.measurement, measured.spent_j
             # The supernet contains them.
             weights.unlink()
         return Outcome(
             "complete",
-            quality=Score(validation.value, validation.standard_error),
+            quality=score,
             uncompressed_quality=uncompressed.value,
             params=count(architecture, supernet.workload).params,
             peak_memory_bytes=peak_memory_of(

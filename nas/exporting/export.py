@@ -60,9 +60,9 @@ def export(
 
     ``joule_tolerance`` is the allowed relative difference between the artifact's joules and the
     trial's. ``formats`` are further formats to write into the folder, beside that of the runtime
-    in which the search measured; their joules are reported
-    without a check, because other runtimes run them. ``quality_tolerance`` is the allowed loss of
-    validation quality of formats whose outputs are not judged, such as ``onnx-int8``.
+    of the trial's joules; the joules of formats are reported without a check.
+    ``quality_tolerance`` is the allowed loss of validation quality of formats whose outputs are
+    not judged, such as ``onnx-int8``.
 
     Raises:
         ValueError: the trial is not complete or has no weights, ``to`` is not empty, or a format
@@ -73,7 +73,8 @@ def export(
     run.check_task()
     run.config.load_plugins()
     record = run.trial(trial)
-    served = served_format(run.config.runtime, record.architecture)
+    runtime = record.runtime or run.config.runtimes[0]
+    served = served_format(runtime, record.architecture)
     chosen = parse_formats(formats if served is None else dict.fromkeys((*formats, served)))
     if record.state != "complete":
         raise ValueError(f"trial must be a complete one, got {trial}, which is {record.state}")

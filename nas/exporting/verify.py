@@ -191,7 +191,7 @@ def verify_artifact(
             meter=run.meter,
             weights=folder / WEIGHTS,
             inputs=run.inputs_path,
-            runtime=run.config.runtime,
+            runtime=record.runtime or run.config.runtimes[0],
         ).reading
         # Cards are published, and must not name this machine.
         return replace(reading, host=None)

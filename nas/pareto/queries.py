@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.core.estimate import Estimate
+from nas.core.names import TORCH
 from nas.core.units import Quantity, format_joules, parse_joules
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.spread import spread
@@ -55,7 +56,8 @@ class FrontMember:
     one. ``flags`` name problems of the measurement (``predictors.meters.flags``). ``limits``
     describes the board's power limits and ``power_limit_w`` is the first of them, unknown if the
     board reports none. ``loadable`` states whether a stock class of ``transformers`` supports the
-    architecture, ``None`` if the workload is not known.
+    architecture, ``None`` if the workload is not known. ``runtime`` ran the network for its
+    joules; ``other_runtimes_j`` are those that it took in other runtimes of the search.
     """
 
     trial: int
@@ -92,6 +94,8 @@ class FrontMember:
     limits: str = ""
     power_limit_w: float | None = None
     loadable: bool | None = None
+    runtime: str = TORCH
+    other_runtimes_j: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def energy(self) -> Estimate:

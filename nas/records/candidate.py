@@ -12,6 +12,7 @@ from nas.core.names import printable
 from nas.core.plain import require_int
 from nas.core.versions import Versions
 from nas.records.rungs import RungPoint
+from nas.records.runtime_plan import RuntimePlan
 from nas.records.spent import Spent
 from nas.training.config import Qat, Start
 from predictors.meters.base import EnergyReading
@@ -39,6 +40,9 @@ class Candidate:
     candidate even at the optimistic end of its prediction: then it is not measured, and keeps its
     prediction.
 
+    In a search with several ``runtimes`` they are those of the search, from the fewest predicted
+    joules to the most, and ``prediction`` is the fewest. Else there are none.
+
     Raises:
         ValueError: ``number``, ``replica``, ``weights`` or ``joules`` is out of range.
     """
@@ -54,6 +58,7 @@ class Candidate:
     finalist_of: int | None = None
     inherited_quality: Score | None = None
     measure_above: float | None = None
+    runtimes: tuple[RuntimePlan, ...] = ()
 
     def __post_init__(self) -> None:
         """Check the numbers, which become folder names, and the choices."""
@@ -97,12 +102,24 @@ class Measurement:
     ``reading`` is from the device whose joules are the search's objective. ``readings`` are from
     further devices by name (``nas.records.device_names``), and ``unmeasured`` contains the reason
     for each device without a reading. ``versions`` are the library versions of ``reading``.
+
+    In a search with several runtimes ``reading`` is that of fewest joules, ``other_runtimes`` are
+    the readings in the others by name, and ``left_out_runtimes`` the reason for each runtime
+    without a reading.
     """
 
     reading: EnergyReading | None = None
     readings: Mapping[str, EnergyReading] = field(default_factory=dict, hash=False)
     unmeasured: Mapping[str, str] = field(default_factory=dict, hash=False)
     versions: Versions = field(default_factory=dict, hash=False)
+    other_runtimes: Mapping[str, EnergyReading] = field(default_factory=dict, hash=False)
+    left_out_runtimes: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def in_runtimes(self) -> dict[str, EnergyReading]:
+        """Return the readings in all runtimes, the fewest joules first."""
+        own = {} if self.reading is None else {self.reading.runtime: self.reading}
+        readings = {**own, **self.other_runtimes}
+        return dict(sorted(readings.items(), key=lambda item: item[1].energy_j))
 
 
 @dataclass(frozen=True, slots=True)

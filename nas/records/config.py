@@ -22,7 +22,7 @@ from search_spaces.architecture import TRANSFORMER, Architecture, require_positi
 from search_spaces.plugins import Plugin, check_named, load_plugin
 from search_spaces.runtimes.base import Converter
 from search_spaces.runtimes.registry import get_runtime
-from search_spaces.space import SearchSpace
+from search_spaces.space import SearchSpace, runtime_names
 from search_spaces.space.encoding import encode
 
 SamplerName = Literal["ehvi", "tpe", "nsga2", "random"]
@@ -90,8 +90,12 @@ class SearchConfig:
       the gate drops do not count.
     * ``batch_size``: batch size of the measured workload.
     * ``meter``: ``None`` for the best meter of the machine.
-    * ``runtime``: what runs the networks whose joules are measured (``search_spaces.runtimes``).
-      Candidates are trained and evaluated in torch.
+    * ``runtime``: what runs the networks whose joules are measured (``search_spaces.runtimes``);
+      those of the space by default, or torch. Candidates are trained and evaluated in torch. With
+      several runtimes a candidate is trained once, measured in each that its predictions do not
+      rule out, and has the joules of the cheapest (``nas.records.runtime_plan``).
+      ``runtime_choices`` are then the precisions and sparsities of the members that each of them
+      measures; a runtime that it leaves out measures all.
     * ``objectives``, ``max_*``, ``reference``: see ``nas.records.goals.Goals``.
     * ``baselines``: architectures that are evaluated first, without the gate. They count as
       trials; savings are relative to the first.
@@ -156,9 +160,11 @@ class SearchConfig:
     measure_on: tuple[MeasuredDevice, ...] = ()
     files_at: str | None = None
     checkpoint: CheckpointConfig | None = None
-    runtime: str = TORCH
+    runtime: tuple[str, ...] = ()
+    runtime_choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "runtime", runtime_names(self.runtime))
         require_positive_int("trials", self.trials)
         require_positive_int("batch_size", self.batch_size)
         require_int("seed", self.seed, 0)
@@ -228,12 +234,17 @@ class SearchConfig:
             place_at(self.files_at)
         if self.predictor is not None and not (isinstance(self.predictor, str) and self.predictor):
             raise ValueError(f"predictor must be a file or None, got {self.predictor!r}")
-        _check_runtime(self)
+        _check_runtimes(self)
         if len(self.baselines) > self.trials:
             raise ValueError(
                 f"trials must be >= the number of baselines, {len(self.baselines)}, "
                 f"got {self.trials}"
             )
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """What runs the networks: one runtime or several, the first of which is the main one."""
+        return self.runtime or self.space.runtime or (TORCH,)
 
     @property
     def has_finalists(self) -> bool:
@@ -284,6 +295,7 @@ class SearchConfig:
             halving=self.halving,
             supernet=self.supernet,
             checkpoint=self.checkpoint,
+            max_latency_s=self.goals.max_latency_s,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -298,11 +310,14 @@ class SearchConfig:
             ValueError: a key is unknown or missing, or a value is not allowed.
         """
         names = {f.name for f in fields(cls)}
-        # Runs from before there were other runtimes do not name theirs.
-        if not isinstance(data, Mapping) or data.keys() | {"runtime"} != names:
+        # Runs from before there were other runtimes do not name theirs, or name the only one.
+        further = {"runtime", "runtime_choices"}
+        if not isinstance(data, Mapping) or data.keys() | further != names:
             raise ValueError(
                 f"search config must have exactly the keys {', '.join(sorted(names))}"
             )
+        if isinstance(data.get("runtime"), str):
+            data = {**data, "runtime": [data["runtime"]]}
         return from_plain(cls, data, "search config")
 
 
@@ -312,6 +327,7 @@ class EvaluationConfig:
 
     ``device`` trains, the joules of ``measured_device`` are the objective. ``parent`` has the
     checkpoint and its task file, where workers do not read them in the run directory.
+    ``max_latency_s`` is the search's limit, by which a runtime is chosen.
     """
 
     task: str
@@ -326,6 +342,7 @@ class EvaluationConfig:
     supernet: SupernetConfig | None = None
     checkpoint: CheckpointConfig | None = None
     parent: SharedFolder | None = None
+    max_latency_s: float | None = None
 
     def here(self, *, has_weights: bool = False) -> EvaluationConfig:
         """Return the section with the task file of its checkpoint on this machine.
@@ -346,18 +363,30 @@ class EvaluationConfig:
         return replace(self, training=replace(self.training, recovery=recovery))
 
 
-def _check_runtime(config: SearchConfig) -> None:
-    """Raise ``ValueError`` unless the runtime can hold members of the space on the device."""
-    runtime = get_runtime(config.runtime)
-    if not isinstance(runtime, Converter):
-        return
+def _check_runtimes(config: SearchConfig) -> None:
+    """Raise ``ValueError`` unless the runtimes can hold members of the space on the device."""
     further = {each.device or config.device for each in config.measure_on}
-    if {config.device, *further} != {"cpu"}:
-        raise ValueError(f"runtime {runtime.name} runs on the CPU: device must be cpu")
-    if config.space.has_decoder:
+    for runtime in map(get_runtime, config.runtimes):
+        if not isinstance(runtime, Converter):
+            continue
+        if {config.device, *further} != {"cpu"}:
+            raise ValueError(f"runtime {runtime.name} runs on the CPU: device must be cpu")
+        if config.space.has_decoder:
+            raise ValueError(
+                f"runtime must be {TORCH} in a space with decoder_depth: {runtime.name} holds no "
+                f"encoder-decoders"
+            )
+    if len(config.runtimes) > 1 and config.measure_on:
         raise ValueError(
-            f"runtime must be {TORCH} in a space with decoder_depth: {runtime.name} holds no "
-            f"encoder-decoders"
+            f"measure_on must be empty with several runtimes, got "
+            f"{', '.join(device.name for device in config.measure_on)} with "
+            f"{', '.join(config.runtimes)}: search once for each device, or in one runtime"
+        )
+    unknown = sorted(config.runtime_choices.keys() - set(config.runtimes))
+    if unknown:
+        raise ValueError(
+            f"runtime_choices must be of runtimes of the search, "
+            f"{', '.join(config.runtimes)}, got {', '.join(unknown)}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from nas.core.names import TORCH
 from nas.pareto.queries import Figures, FrontMember
 from nas.records.trial import Trial
 from nas.tasks.base.metric import ACCURACY, Metric
@@ -41,12 +42,13 @@ def member_of(
     metric: Metric = ACCURACY,
     unit: str = SAMPLE,
     measured_on: str | None = None,
+    runtime: str = TORCH,
 ) -> FrontMember:
     """Convert a complete trial; formats that ``device`` only simulates are marked.
 
     ``workload`` is required if joules may be predicted or ``loadable`` is to be known. ``metric``
     is the task's, ``unit`` the unit that joules are reported per, ``measured_on`` the search's
-    name for the device.
+    name for the device. ``runtime`` is the search's main one, of joules that name none.
 
     Raises:
         ValueError: the trial is not complete.
@@ -82,5 +84,11 @@ def member_of(
         power_limit_w=None
         if reading is None or reading.board is None
         else reading.board.power_limit_w,
+        runtime=record.runtime or runtime,
+        other_runtimes_j={
+            name: other.energy_j
+            for name, other in record.in_runtimes.items()
+            if other is not reading
+        },
         loadable=None if workload is None else not stock_refusals(record.architecture, workload),
     )

@@ -12,6 +12,7 @@ from nas.core.plain import from_plain, to_plain
 from nas.core.versions import Versions
 from nas.records.candidate import Candidate, Joules, Measurement, Outcome, Weights
 from nas.records.rungs import RungPoint
+from nas.records.runtime_plan import RuntimePlan, least_predicted
 from nas.records.spent import Spent
 from nas.training.config import Qat, Start
 from predictors.meters.base import EnergyReading
@@ -91,6 +92,7 @@ class Trial:
     readings = _Field[Mapping[str, EnergyReading]]("outcome.measurement.readings", {})
     unmeasured = _Field[Mapping[str, str]]("outcome.measurement.unmeasured", {})
     measured_by = _Field[Versions]("outcome.measurement.versions", {})
+    left_out_runtimes = _Field[Mapping[str, str]]("outcome.measurement.left_out_runtimes", {})
 
     duration_s = _Field[float | None]("spent.duration_s")
     train_energy_j = _Field[float | None]("spent.train_energy_j")
@@ -129,6 +131,26 @@ class Trial:
         if self.reading is not None:
             return self.reading.energy_j
         return None if self.energy is None else self.energy.mean
+
+    @property
+    def runtime(self) -> str | None:
+        """The runtime of the trial's joules; ``None`` if unmeasured in a search of one runtime."""
+        if self.reading is not None:
+            return self.reading.runtime
+        plan = least_predicted(self.candidate.runtimes)
+        return None if plan is None else plan.name
+
+    @property
+    def in_runtimes(self) -> dict[str, EnergyReading]:
+        """The readings by runtime, the fewest joules first."""
+        return {} if self.outcome is None else self.outcome.measurement.in_runtimes()
+
+    @property
+    def replica_runtimes(self) -> tuple[RuntimePlan, ...]:
+        """The runtime in which replicas are measured: that of the trial's joules."""
+        if not self.candidate.runtimes or self.runtime is None:
+            return ()
+        return (RuntimePlan(self.runtime, is_required=True),)
 
     @property
     def epochs(self) -> int | None:
@@ -172,6 +194,8 @@ class Trial:
             is_baseline=self.baseline,
             finalist_of=self.number,
             inherited_quality=self.outcome.quality,
+            # What dominates it there is known from a shorter training only.
+            runtimes=tuple(replace(p, measure_above=None) for p in self.candidate.runtimes),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from nas.analysis.account import render_fidelity, saving_text
-from nas.analysis.front_table import PARETO_NOTE, condition_notes, device_text, front_columns
+from nas.analysis.front_table import (
+    PARETO_NOTE,
+    condition_notes,
+    device_text,
+    front_columns,
+    runtime_notes,
+)
 from nas.analysis.history import History, history_of
 from nas.analysis.summary import SearchSummary, summarise
 from nas.charts.architecture import architecture_chart
@@ -145,6 +151,8 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
     """Return a point of the front's chart: values to filter by, its label, and its card."""
     device, metric = run.config.measured_device, run.metric
     what, quality = describe_on(record.architecture, device), record.quality or 0.0
+    if record.candidate.runtimes:
+        what = f"{what}, {record.runtime}"
     baseline = " (baseline)" if record.baseline else ""
     place = "dominated" if member is None else "on the front"
     energy = shown_energy(record)
@@ -166,6 +174,8 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
         ("chosen by", _text(record.inherited_quality, "{}", metric.text)),
         (f"joules ({kind})", f"{format_interval(energy)} per {run.unit}"),
     ]
+    if record.candidate.runtimes:
+        card += [("runtime", record.runtime), *_runtime_rows(record)]
     if reading is not None:
         flags = reading.caveat_texts
         card += [
@@ -206,6 +216,16 @@ def _trial(run: Run, record: Trial, member: FrontMember | None) -> dict[str, Any
     }
 
 
+def _runtime_rows(record: Trial) -> Rows:
+    """Return the joules in the other runtimes of a search, or why there are none."""
+    measured = [
+        (f"in {name}", format_interval(reading.estimate))
+        for name, reading in record.in_runtimes.items()
+        if reading is not record.reading
+    ]
+    return [*measured, *((f"in {n}", why) for n, why in record.left_out_runtimes.items())]
+
+
 def _agreement_rows(run: Run, trial: int) -> Rows:
     """Return the agreement of an embedding network with its checkpoint by the other metrics."""
     rows = []
@@ -230,7 +250,12 @@ def _members(front: Front) -> dict[str, Any]:
         "head": [head for head, _, _ in columns],
         "right": [is_right for *_, is_right in columns],
         "rows": list(zip(*(cells for _, cells, _ in columns), strict=True)),
-        "notes": [*condition_notes(front), PARETO_NOTE, "* recorded, never used to choose"],
+        "notes": [
+            *condition_notes(front),
+            *runtime_notes(front),
+            PARETO_NOTE,
+            "* recorded, never used to choose",
+        ],
     }
 
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from threadpoolctl import threadpool_limits
 
+from nas.core.files import Place
 from nas.core.scratch import scratch
 from nas.evaluation.executor import Backend, Measuring
+from nas.evaluation.in_runtimes import Measure
 from nas.records.config import SearchConfig
 from nas.searching.calibration.calibration import (
     BackgroundCalibration,
     Calibration,
     CalibrationState,
 )
-from nas.searching.calibration.labels import Labels, cache_of, new_session
-from nas.searching.conditions import conditions_of
+from nas.searching.calibration.in_runtimes import Calibrations, Turns, space_in
+from nas.searching.calibration.labels import Labels, cache_of
+from nas.searching.conditions import conditions_of, labels_under, runtimes_of
 from nas.searching.fitting import check_fits
 from nas.searching.in_process import InProcessBackend
 from nas.searching.preparing import save_inputs
@@ -23,25 +27,41 @@ from nas.store.driver import Driver
 from nas.store.run import Run
 from nas.tasks.registry import get_task
 from predictors.measurement.protocol import get_protocol
+from predictors.measurement.records import EnergyRecord
 from predictors.meters.select import choose_meter
+from search_spaces.architecture import Architecture
 
 
 def calibration_of(
-    run: Run, labels: Labels, backend: Backend, measuring: Measuring
-) -> Calibration:
+    run: Run, labels: Mapping[str, Labels], backend: Backend, measuring: Measuring
+) -> Calibrations:
     """Return the calibration of a search; it measures beside trials where that is possible."""
     config = run.config
     measure, inputs = backend.measure(measuring), run.inputs_place.resolve()
     kind = BackgroundCalibration if backend.measures_beside else Calibration
-    return kind(
-        labels,
-        config.space,
-        lambda architecture: measure(architecture, labels.conditions.workload, None, inputs),
-        run.calibration_path,
-        device=config.measured_device,
-        seed=config.seed,
-        trials=config.trials,
-    )
+    turns = Turns()
+
+    def part(own: Labels) -> Calibration:
+        return kind(
+            own,
+            space_in(config, own.runtime),
+            partial(turns.measure, _in_runtime(measure, own, inputs)),
+            run.calibration_path,
+            device=config.measured_device,
+            seed=config.seed,
+            trials=config.trials,
+        )
+
+    return Calibrations({own.runtime: part(own) for own in labels.values()}, turns)
+
+
+def _in_runtime(
+    measure: Measure, labels: Labels, inputs: Place
+) -> Callable[[Architecture], EnergyRecord]:
+    """Return ``measure`` of untrained architectures in the runtime of ``labels``."""
+    named = {} if labels.runtime is None else {"runtime": labels.runtime}
+    workload = labels.conditions.workload
+    return lambda architecture: measure(architecture, workload, None, inputs, **named)
 
 
 def calibrate(
@@ -53,8 +73,8 @@ def calibrate(
     """Measure untrained architectures for later searches of ``config`` on this machine.
 
     Labels go to the user's cache; those that are there count. With ``n`` so many members of the
-    space have labels afterwards, by default as many as pay. ``on_label`` is called after each
-    measurement.
+    space have labels afterwards, by default as many as pay; with several runtimes in each of them.
+    ``on_label`` is called after each measurement.
 
     Raises:
         ValueError: the configuration or task is invalid, or ``n`` is below 1.
@@ -67,31 +87,33 @@ def calibrate(
     task = get_task(config.task)
     workload = task.workload(config.batch_size)
     check_fits(config.space, workload)
-    conditions = conditions_of(config)
-    cache = cache_of(conditions, config.runtime)
-    if cache is None:
+    labels = labels_under(conditions_of(config), config.runtimes)
+    if any(cache_of(own.conditions, name) is None for name, own in labels.items()):
         raise OSError("the cache folder cannot be used: XDG_CACHE_HOME must be writable")
-    labels = Labels(conditions, cache, new_session())
     meter = choose_meter(config.meter, config.device)
     measuring = Measuring(
         *(config.device, meter.name, get_protocol(config.protocol)),
-        between_sd=labels.repeatability().interval_sd,
-        runtime=config.runtime,
+        runtimes=runtimes_of(config.runtimes, labels),
     )
     meter.close()
     measure = InProcessBackend(Driver(workers=0), None).measure(measuring)
     with scratch("calibrate") as folder, threadpool_limits(1):
         inputs = folder / "inputs.npy"
         save_inputs(task, config, inputs)
-        calibration = Calibration(
-            labels,
-            config.space,
-            lambda architecture: measure(architecture, workload, None, inputs),
-            folder / "calibration.jsonl",
-            device=config.device,
-            seed=config.seed,
-            n=n,
-        )
+
+        def part(own: Labels) -> Calibration:
+            return Calibration(
+                own,
+                space_in(config, own.runtime),
+                _in_runtime(measure, own, inputs),
+                folder / "calibration.jsonl",
+                device=config.device,
+                seed=config.seed,
+                n=n,
+            )
+
+        parts = {own.runtime: part(own) for own in labels.values()}
+        calibration = Calibrations(parts, Turns())
         while calibration.step():
             on_label(calibration.state)
         return calibration.state

@@ -15,7 +15,7 @@ from nas.core.plain_yaml import read_yaml
 from nas.inheriting.adapt import check_untuned
 from nas.inheriting.parent import Imported, imported, load_parent, parent_architecture, parent_on
 from nas.records.config import CHECKPOINT, FINALISTS, CheckpointConfig, SearchConfig
-from nas.searching.controller.available import Rows, real_space
+from nas.searching.controller.available import Rows, space_for
 from nas.searching.expected import Load, epochs_of, expected
 from nas.searching.recipes import default_device, fitted
 from nas.store.driver import Driver, DriverOptions
@@ -25,7 +25,7 @@ from nas.tasks.registry import get_task
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
 from search_spaces.cost.kernels import rows_read
 from search_spaces.pretrained.writing.stock import stock_refusals
-from search_spaces.space import SearchSpace
+from search_spaces.space import SearchSpace, runtime_names
 from search_spaces.space.cuts import cuts_of, with_genes, with_plain_parent
 
 if TYPE_CHECKING:
@@ -160,7 +160,10 @@ def config_from(
     refusals = partial(stock_refusals, workload=workload) if loadable else None
     cuts = cuts_of(architecture, workload, refusals=refusals)
     rows: Rows = (rows_read(cuts, workload),)
-    cuts = real_space(cuts, device, rows, changes.get("runtime", TORCH))
+    named = changes.get("runtime", ())
+    if space is not None and not named:
+        named = _with_file(cuts, Path(space)).runtime
+    cuts, _ = space_for(cuts, device, rows, runtime_names(named) or (TORCH,), only_real=True)
     if space is not None:
         cuts = _with_file(cuts, Path(space))
     cuts = with_plain_parent(cuts)
@@ -274,6 +277,8 @@ def plan_of(config: SearchConfig) -> Plan:
     protocol = get_protocol(config.protocol)
     measure_s = protocol.max_repeats * protocol.window_s
     measure_s += protocol.warmup_s + protocol.idle_s + protocol.cooldown_s
+    # At most: predictions rule out some.
+    measure_s *= len(config.runtimes)
     steps = math.ceil(load.n_samples / size)
     whole = config.training.epochs
     longer = whole / epochs_of(config)

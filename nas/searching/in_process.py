@@ -17,12 +17,20 @@ from pathlib import Path
 from nas.core import interrupts
 from nas.core.every import every
 from nas.core.files import Place, as_local, as_local_if_any
-from nas.core.names import TORCH
 from nas.core.retry import AwayError, OnWait, naming_storage, patience
 from nas.core.time_limit import check_time, time_left_s, time_limit
-from nas.evaluation.evaluator import Evaluator, Measure, forget_unfinished
-from nas.evaluation.executor import Ended, Executor, Judge, Lost, Measuring, Stopped
+from nas.evaluation.evaluator import Evaluator, forget_unfinished
+from nas.evaluation.executor import (
+    Ended,
+    Executor,
+    InRuntimes,
+    Judge,
+    Lost,
+    Measuring,
+    Stopped,
+)
 from nas.evaluation.further import FurtherReadings
+from nas.evaluation.in_runtimes import Measure
 from nas.evaluation.outcome import folder_of, local, outcome
 from nas.records.candidate import Candidate, Outcome
 from nas.records.config import SearchConfig
@@ -181,14 +189,19 @@ class LocalMeasure:
     meter: str
     protocol: Protocol
     lock_folder: Path | None
-    between_sd: float = 0.0
-    runtime: str = TORCH
+    runtimes: InRuntimes = InRuntimes()  # noqa: RUF009  (frozen)
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
+        self,
+        architecture: Architecture,
+        workload: Workload,
+        weights: Place | None,
+        inputs: Place,
+        runtime: str | None = None,
     ) -> EnergyRecord:
         """See ``Measure``."""
         check_time()
+        name, between_sd = self.runtimes.chosen(runtime)
         with as_local_if_any(weights) as own_weights, as_local(inputs) as own_inputs:
             for attempt in range(1, ATTEMPTS + 1):
                 try:
@@ -202,8 +215,8 @@ class LocalMeasure:
                         inputs=own_inputs,
                         lock_folder=self.lock_folder,
                         timeout_s=time_left_s(),
-                        between_sd=self.between_sd,
-                        runtime=self.runtime,
+                        between_sd=between_sd,
+                        runtime=name,
                     )
                 except MeasureTimeout:
                     check_time()
@@ -228,10 +241,18 @@ class _Measures:
         return cls(first[1], further)
 
     def __call__(
-        self, architecture: Architecture, workload: Workload, weights: Place | None, inputs: Place
+        self,
+        architecture: Architecture,
+        workload: Workload,
+        weights: Place | None,
+        inputs: Place,
+        runtime: str | None = None,
     ) -> EnergyRecord:
         """See ``Measure``."""
-        record = self._first(architecture, workload, weights, inputs)
+        if runtime is None:
+            record = self._first(architecture, workload, weights, inputs)
+        else:
+            record = self._first(architecture, workload, weights, inputs, runtime=runtime)
         self._readings = FurtherReadings()
         for name, measure in self._further:
             try:
@@ -252,16 +273,15 @@ class _Measures:
 
 def _local_measures(measuring: Measuring) -> list[tuple[str, LocalMeasure]]:
     """Return the measure of each device with its name; the first measures the objective."""
-    protocol, locks, sd = measuring.protocol, measuring.lock_folder, measuring.between_sd
-    runtime = measuring.runtime
+    protocol, locks, own = measuring.protocol, measuring.lock_folder, measuring.runtimes
     if not measuring.measured:
-        own = LocalMeasure(measuring.device, measuring.meter, protocol, locks, sd, runtime)
-        return [("", own)]
+        return [("", LocalMeasure(measuring.device, measuring.meter, protocol, locks, own))]
     # The history is of the first device alone.
+    without = InRuntimes(own.main)
     return [
         (
             each.name or "",
-            LocalMeasure(each.device, each.meter, protocol, locks, sd * (not number), runtime),
+            LocalMeasure(each.device, each.meter, protocol, locks, without if number else own),
         )
         for number, each in enumerate(measuring.measured)
     ]

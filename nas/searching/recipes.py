@@ -148,7 +148,7 @@ def fitted(config: SearchConfig) -> SearchConfig:
         ValueError: members of the space cannot process the task's inputs, or no stock class
             supports one.
     """
-    from nas.searching.controller.available import available_space
+    from nas.searching.controller.available import space_for
     from search_spaces.cost.kernels import rows_read
 
     if is_task_file(config.task) and not Path(config.task).is_file():
@@ -162,8 +162,8 @@ def fitted(config: SearchConfig) -> SearchConfig:
     # Before the device's capabilities are queried, which is slow.
     check_fits(space, workload)
     rows = (rows_read(space, workload),)
-    space = available_space(space, config.device, rows, config.runtime)
-    return replace(config, space=space)
+    space, choices = space_for(space, config.device, rows, config.runtimes)
+    return replace(config, space=space, runtime_choices=choices)
 
 
 def default_device() -> str:

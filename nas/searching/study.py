@@ -25,7 +25,7 @@ from nas.searching import writing
 from nas.searching.calibrating import calibration_of
 from nas.searching.calibration.calibration import pays
 from nas.searching.calibration.labels import Labels
-from nas.searching.conditions import conditions_under, labels_of
+from nas.searching.conditions import conditions_under, labels_of, runtimes_of
 from nas.searching.controller.refine import Refinement
 from nas.searching.controller.sampler_by_name import make_sampler
 from nas.searching.controller.session import Listener, Session
@@ -37,6 +37,7 @@ from nas.searching.gating.gate import CandidatePool, Gate
 from nas.searching.gating.pruning import Pruning
 from nas.searching.gating.surrogates import FIT_SHARE, ArchitectureSurrogates
 from nas.searching.gating.warm_start import WarmStart, collect_warm_start, load_warm_start
+from nas.searching.gating.warm_start_data import WarmStartData
 from nas.searching.loop import adopt_results, refine, search
 from nas.searching.preparing import (
     fill,
@@ -66,7 +67,7 @@ class _Knowledge:
     """What a search knows beside its trials, and what it learns of candidates it never trains."""
 
     warm_start: WarmStart
-    labels: Labels | None
+    labels: Mapping[str, Labels]
     pruning: Pruning
     surrogates: ArchitectureSurrogates
 
@@ -211,19 +212,20 @@ def _run_search(
         if saved is None:
             meter = meter or backend.find_meter(config.device, meter_name)
             meter_name = meter.meter
-            conditions = conditions_under(meter, protocol, workload, config.runtime)
-            warm_start = collect_warm_start(config, conditions)
+            conditions = conditions_under(meter, protocol, workload, config.runtimes)
+            warm_start = collect_warm_start(config, *conditions)
         else:
             warm_start = saved
         pruning = Pruning(config.space, seed=config.seed)
+        prior = _prior_data(config, warm_start)
         surrogates = ArchitectureSurrogates(
             workload,
             goals=config.goals,
             seed=config.seed,
-            warm_start=replace(
-                warm_start.for_gate(seed=config.seed), device=config.measured_device
-            ),
+            warm_start=prior[config.runtimes[0]],
             fit_share=FIT_SHARE,
+            runtimes=prior if len(prior) > 1 else None,
+            choices=config.runtime_choices,
         )
         sampler = make_sampler(config, surrogates, warm_start.prior_rows(config.space), pruning)
         if config.files_at is not None:
@@ -255,14 +257,21 @@ def _run_search(
         measuring = Measuring(
             *(config.device, run.meter, protocol),
             measured=measured,
-            between_sd=0.0 if labels is None else labels.repeatability().interval_sd,
-            runtime=config.runtime,
+            runtimes=runtimes_of(config.runtimes, labels),
         )
         with writing.said_if_away(run), patience(writing.storage_waits(listener)):
             store.fence(writing.checks_of(run, lock, stack), lock.token)
             knowledge = _Knowledge(warm_start, labels, pruning, surrogates)
             _drive(run, store, backend, measuring, knowledge, listener)
     return run
+
+
+def _prior_data(config: SearchConfig, warm_start: WarmStart) -> dict[str, WarmStartData]:
+    """Return the prior data of the gate in each runtime, the main one first."""
+    return {
+        name: replace(own.for_gate(seed=config.seed), device=config.measured_device)
+        for name, own in warm_start.in_runtimes(config.runtimes).items()
+    }
 
 
 def _backend(driver: Driver, config: SearchConfig, listener: Listener | None) -> Backend:
@@ -289,8 +298,9 @@ def _drive(
     config, warm_start, pruning = run.config, knowledge.warm_start, knowledge.pruning
     labels, surrogates = knowledge.labels, knowledge.surrogates
     workload, calibration = surrogates.workload, None
-    if labels is not None and pays(config):
-        surrogates.add_observations(labels.observations())
+    if labels and pays(config):
+        for own in labels.values():
+            surrogates.add_observations(own.observations(), own.runtime)
         calibration = calibration_of(run, labels, backend, measuring)
     gate = Gate(
         surrogates,

@@ -249,6 +249,7 @@ class Run:
                 self.metric,
                 self.unit,
                 self.measured_on,
+                self.config.runtimes[0],
             ),
         )
 

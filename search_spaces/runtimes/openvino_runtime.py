@@ -66,11 +66,13 @@ class OpenVino(Converter):
         """See ``Converter.convert``."""
         import openvino
 
+        from search_spaces.runtimes.serve import openvino_core
+
         with scratch("openvino") as temporary:
             fp32 = temporary / "fp32.onnx"
             products = write_onnx(module, inputs, fp32, is_any_batch=is_any_batch)
             try:
-                model = openvino.Core().read_model(fp32)
+                model = openvino_core().read_model(fp32)
                 if form.precision == "int8":
                     chosen = [name for name in products if form.is_int8(products[name])]
                     model = _with_int8_weights(model, chosen)

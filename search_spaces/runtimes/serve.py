@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,22 @@ def _onnxruntime(path: Path, precision: str, threads: int) -> Served:
     return Served(call, hold, _versions("onnxruntime"))
 
 
-def _openvino(path: Path, precision: str, threads: int) -> Served:
+@cache
+def openvino_core() -> Any:
+    """Return the one ``openvino.Core`` of this process, which lives as long as it.
+
+    The plug-in of each core registers a stack for signals when it first compiles a network, and
+    restores the one before when it ends. Of two cores that live beside each other the second
+    would restore the stack of the first, which may be no more: the next signal would then end the
+    process by a segmentation fault.
+    """
     import openvino
 
-    core = openvino.Core()
+    return openvino.Core()
+
+
+def _openvino(path: Path, precision: str, threads: int) -> Served:
+    core = openvino_core()
     model = core.read_model(path)
     properties = {
         "INFERENCE_NUM_THREADS": threads,

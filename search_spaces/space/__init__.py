@@ -36,7 +36,7 @@ _DECODER_COMPRESSION = frozenset(
 # Genes that another family may leave out, and genes that it must not have.
 _IDLE = frozenset({"n_heads", "n_kv_heads", "ffn_ratio"})
 _FIXED = ("blocks", *(gene for gene in ENCODER.layer_genes if gene not in _IDLE))
-_OTHER_KEYS = ("shared", "family", "extra", "loadable", "parent")
+_OTHER_KEYS = ("shared", "family", "extra", "loadable", "parent", "runtime")
 _MAX_YAML_BYTES = 100_000
 _MAX_DEPTH = 256
 # Genes that a space with this one value has not, so that its vectors and hashes do not change.
@@ -64,6 +64,9 @@ class SearchSpace:
     (``search_spaces.architecture.stacks``). Their blocks are fp32 and dense: compression does not
     support decoders.
 
+    ``runtime`` are names of runtimes (``search_spaces.runtimes``), in each of which a search
+    measures members; empty where the search chooses. It is no gene of an architecture.
+
     Raises:
         ValueError: the domains do not make a space; the message names the gene and what is wrong.
     """
@@ -75,10 +78,12 @@ class SearchSpace:
     extra: Mapping[str, Choice] = field(default_factory=dict)
     loadable: str | None = None
     parent: Architecture | None = None
+    runtime: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Validate the genes, fill in defaults, and check that every width has heads."""
         check_name("name", self.name)
+        object.__setattr__(self, "runtime", runtime_names(self.runtime))
         for key in self.domains:
             _check_key("space", key, ALL_GENE_TYPES)
             if key in DECODER_GENE_TYPES and not self.has_decoder:
@@ -357,6 +362,7 @@ class SearchSpace:
             "shared": sorted(self.shared),
             **({} if self.loadable is None else {"loadable": self.loadable}),
             **({} if self.parent is None else {"parent": self.parent.to_dict()}),
+            **({"runtime": list(self.runtime)} if self.runtime else {}),
             **(
                 {}
                 if self.family == TRANSFORMER
@@ -394,6 +400,7 @@ class SearchSpace:
             extra=extra,
             loadable=data.get("loadable"),
             parent=None if data.get("parent") is None else Architecture.from_dict(data["parent"]),
+            runtime=_runtime_values(data),
         )
 
     @classmethod
@@ -407,6 +414,28 @@ class SearchSpace:
             return cls.from_dict(read_yaml(path, max_bytes=_MAX_YAML_BYTES))
         except ValueError as error:
             raise ValueError(f"space file {path}: {error}") from None
+
+
+def _runtime_values(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the runtimes that a space's data name; a key without one names none."""
+    values = data.get("runtime", ())
+    if "runtime" in data and not values:
+        raise ValueError(f"runtime must be a list of runtimes or left out, got {values!r}")
+    return runtime_names(values)
+
+
+def runtime_names(values: Any) -> tuple[str, ...]:
+    """Return runtimes, each named once; a text is one name.
+
+    Raises:
+        ValueError: it is no list of names, or a name is repeated.
+    """
+    names = (values,) if isinstance(values, str) else values
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n for n in names):
+        raise ValueError(f"runtime must be a list of runtimes, got {values!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"runtime must name each once, got {', '.join(names)}")
+    return tuple(names)
 
 
 def _check_key(where: str, key: object, allowed: Collection[str]) -> None:

@@ -27,8 +27,7 @@ from search_spaces.runtimes.converting import outputs_of, run_converted
 from search_spaces.runtimes.registry import CONVERTERS, RUNTIMES, get_runtime, parse_runtimes
 from search_spaces.workload import Workload
 
-# Not in a process with tests of signals: after a network ran in OpenVINO there, a handled signal
-# ends the process.
+# Converting takes a minute in all.
 pytestmark = pytest.mark.thorough
 
 IMAGES = Workload("digits", "image_classification", (1, 8, 8), 10, 8)

@@ -22,7 +22,7 @@ from experiments.formula import formula_record
 from nas.core.estimate import Score
 from nas.core.files import read_json, write_atomic, write_json
 from nas.core.retry import is_os_error, persist
-from nas.evaluation.evaluator import Measure
+from nas.evaluation.in_runtimes import Measure
 from nas.records.candidate import Candidate, Measurement, Outcome
 from nas.records.config import GateConfig, SearchConfig
 from nas.records.rungs import OnProgress

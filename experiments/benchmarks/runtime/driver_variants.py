@@ -19,8 +19,8 @@ from typing import Any, cast
 from experiments.benchmarks.one_process import open_session
 from experiments.benchmarks.runtime.scale.law import evaluated
 from experiments.benchmarks.runtime.scale.simulate import STARTUP_TRIALS, resident_mb
-from nas.evaluation.evaluator import Measure
 from nas.evaluation.executor import Measuring
+from nas.evaluation.in_runtimes import Measure
 from nas.records.candidate import Candidate, Outcome
 from nas.records.config import GateConfig, SamplerName, SearchConfig
 from nas.records.rungs import OnProgress

@@ -57,6 +57,12 @@ def render(found: Explanation, metric: Metric = ACCURACY, workload: Workload | N
         if workload is not None and workload.sample_name is not None:
             of_sample = format_joules(found.energy.mean * workload.units_per_sample)
             lines.append(f"             {label} {of_sample} per {workload.sample_name}")
+    if len(found.in_runtimes_j) + len(found.left_out_runtimes) > 1:
+        how = "measured" if found.in_runtimes_j else "predicted"
+        lines.append(f"  runtime    {found.runtime}, the cheapest {how}")
+        measured = {n: format_joules(j) for n, j in found.in_runtimes_j.items()}
+        rows = {**measured, **found.left_out_runtimes}.items()
+        lines += [f"             {n}: {text}" for n, text in rows if n != found.runtime]
     if found.limits:
         lines.append(f"  board      limited to {found.limits}")
     lines += [f"  flag       {flag}: {describe_flag(flag)}" for flag in found.flags]

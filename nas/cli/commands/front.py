@@ -12,9 +12,10 @@ from nas.analysis.front_table import (
     PARETO_NOTE,
     condition_notes,
     described_member,
-    device_text,
     front_columns,
     is_mixed,
+    place_text,
+    runtime_notes,
 )
 from nas.cli.options.common import add_device_name, add_formats
 from nas.cli.options.front_query import (
@@ -103,8 +104,9 @@ def render_table(front: Front, answered: Answer | None = None) -> str:
     lines = [
         render_columns(*_table(front, answered)),
         f"{get_metric(first.metric).name} ± standard error on validation data; energy with 95% "
-        f"interval, {first.workload} on {device_text(first.device, first.measured_on)}",
+        f"interval, {first.workload} on {place_text(front)}",
         *condition_notes(front),
+        *runtime_notes(front),
         PARETO_NOTE,
         "* recorded, never used to choose",
     ]
@@ -133,7 +135,10 @@ def _csv_rows(answered: Answer) -> list[dict[str, Any]]:
     """Return one row per member, with the architecture as its short text."""
     return [
         {name: value for name, value in row.items() if name != "architecture"}
-        | {"flags": " ".join(row["flags"])}
+        | {
+            "flags": " ".join(row["flags"]),
+            "other_runtimes_j": " ".join(f"{n}={j}" for n, j in row["other_runtimes_j"].items()),
+        }
         | fields
         for row, fields in zip(answered.front.to_rows(), answered.csv_fields(), strict=True)
     ]

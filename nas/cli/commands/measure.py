@@ -160,6 +160,10 @@ def _available_space(
     if not arguments.quiet:
         for line in unreal_choices(named, bench.device, rows):
             print(f"note: {line}", file=sys.stderr)
+        if named.runtime and not getattr(arguments, "runtime", None):
+            again = " ".join(f"--runtime {name}" for name in named.runtime)
+            said = f"runtime of a space is for searches: {again} measures in them"
+            print(f"note: {said}", file=sys.stderr)
     return space
 
 

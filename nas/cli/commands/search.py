@@ -82,7 +82,7 @@ def _search(
     if not arguments.quiet:
         print(
             f"searching {config.space.name} on {arguments.task or config.task}, "
-            f"{place_of(config.device, config.runtime)}: {folder}",
+            f"{_place(config)}: {folder}",
             file=sys.stderr,
         )
         for line in (*notes, *_before(arguments, config), *_warm_start_notes(arguments, config)):
@@ -173,20 +173,32 @@ def _files(arguments: argparse.Namespace) -> list[Path]:
 
 
 def _notes(arguments: argparse.Namespace, config: SearchConfig) -> tuple[str, ...]:
-    """Return notes on choices of a user's space that are only simulated."""
+    """Return notes on choices of a space that are only simulated, or not in every runtime."""
     from dataclasses import replace
 
-    from nas.searching.controller.available import unreal_choices
+    from nas.searching.controller.available import unmeasured_choices, unreal_choices
     from nas.tasks.registry import get_task
     from search_spaces.cost.kernels import rows_read
     from search_spaces.space.presets import get_space
 
-    if arguments.space is None or config.checkpoint is not None:
+    is_own = arguments.space is not None and config.checkpoint is None
+    if not is_own and not config.runtime_choices:
         return ()
-    space = replace(get_space(arguments.space), loadable=config.space.loadable)
+    space = config.space
+    if is_own:
+        space = replace(get_space(arguments.space), loadable=space.loadable)
     workload = get_task(config.task).workload(config.batch_size)
     rows = (rows_read(space, workload),)
-    return unreal_choices(space, config.device, rows, config.runtime)
+    if config.runtime_choices:
+        return unmeasured_choices(space, config.device, rows, config.runtime_choices)
+    return unreal_choices(space, config.device, rows, config.runtimes[0])
+
+
+def _place(config: SearchConfig) -> str:
+    """Return the device, with the runtimes where they are not torch alone."""
+    if len(config.runtimes) == 1:
+        return place_of(config.device, config.runtimes[0])
+    return f"{config.device} in {', '.join(config.runtimes)}"
 
 
 def _before(arguments: argparse.Namespace, config: SearchConfig) -> list[str]:
@@ -223,7 +235,7 @@ def _warm_start_notes(arguments: argparse.Namespace, config: SearchConfig) -> li
     from nas.searching.conditions import conditions_of
     from nas.searching.gating.warm_start import collect_warm_start
 
-    return collect_warm_start(config, conditions_of(config)).notes(config)
+    return collect_warm_start(config, *conditions_of(config)).notes(config)
 
 
 def _has_begun(arguments: argparse.Namespace) -> bool:

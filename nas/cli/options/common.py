@@ -84,11 +84,14 @@ def add_meter(parser: Any) -> None:
 
 
 def add_runtime(parser: Any) -> None:
-    """Add ``--runtime``, that of one search."""
+    """Add ``--runtime``, those of one search."""
     parser.add_argument(
         "--runtime",
-        help="runtime that serves the networks, in which joules are measured: torch-eager, "
-        "onnxruntime, openvino, litert or executorch (default: torch)",
+        action="append",
+        metavar="NAME",
+        help="runtime that serves the networks, in which joules are measured: torch, torch-eager, "
+        "onnxruntime, openvino, litert or executorch (repeatable: a candidate is trained once and "
+        "measured in each that is not ruled out; default: the space's, else torch)",
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +90,23 @@ class CalibrationState:
         """Members of the space with labels."""
         return self.n_cached + self.n_measured
 
+    @classmethod
+    def of_runtimes(cls, states: Sequence[CalibrationState]) -> CalibrationState:
+        """Return sums over the runtimes of a search, with the worst error and repeatability."""
+        if len(states) == 1:
+            return states[0]
+        errors = [state.error for state in states if state.error is not None]
+        return cls(
+            sum(state.n_cached for state in states),
+            sum(state.n_measured for state in states),
+            sum(state.n_references for state in states),
+            max(errors) if len(errors) == len(states) else None,
+            max((state.repeatability for state in states), key=lambda each: each.sd),
+            all(state.is_done for state in states),
+            sum(state.spent_energy_j for state in states),
+            next((state.failure for state in states if state.failure is not None), None),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         plain: dict[str, Any] = to_plain(self)
@@ -139,7 +156,9 @@ class Calibration:
         self._trials, self._trials_j = trials, list[float]()
         self._n_measured = self._n_references = self._n_since_reference = 0
         self._is_planned = False
-        self._spent_j = spent_in(path)
+        self._spent_j = spent_in(path, labels.runtime)
+        #: Largest share of the search's joules.
+        self.share = SHARE
         self._failures = 0
         self._failure: str | None = None
         self._error: float | None = None
@@ -179,17 +198,15 @@ class Calibration:
 
     def add_trial(self, trial: Trial) -> None:
         """Add the measurement of a trained candidate to the labels, and what the trial cost."""
-        reading = trial.reading
         if trial.state == "complete":
             self._trials_j.append(trial.spent.energy_j)
-        if reading is None:
-            return
-        conditions = Conditions.of(reading, self._workload)
-        if conditions == self._labels.conditions:
-            self._labels.add(
-                Label(trial.architecture, reading, self._labels.session, weights="trained")
-            )
-            self._n_since_reference += 1
+        for reading in trial.in_runtimes.values():
+            conditions = Conditions.of(reading, self._workload)
+            if conditions == self._labels.conditions:
+                self._labels.add(
+                    Label(trial.architecture, reading, self._labels.session, weights="trained")
+                )
+                self._n_since_reference += 1
 
     def step(self) -> bool:
         """Measure one architecture; return ``False`` if none is due."""
@@ -220,7 +237,7 @@ class Calibration:
         if not self._trials_j:
             return n <= FIRST
         expected_j = self._trials * sum(self._trials_j) / len(self._trials_j)
-        return self._spent_j * (1 + 1 / max(1, n)) <= SHARE * expected_j
+        return self._spent_j * (1 + 1 / max(1, n)) <= self.share * expected_j
 
     def _plan(self) -> None:
         self._is_planned = True
@@ -333,15 +350,21 @@ class BackgroundCalibration(Calibration):
             self._wake.wait()
 
 
-def spent_in(path: Path) -> float:
+def spent_in(path: Path, runtime: str | None = None) -> float:
     """Return the joules that a run's calibration took, 0 without one.
+
+    ``runtime`` selects the measurements in one of several.
 
     Raises:
         ValueError: a line of the file is not a record.
     """
     if not path.is_file():
         return 0.0
-    return sum(record.spent_energy_j for record in read_records(path).records)
+    return sum(
+        record.spent_energy_j
+        for record in read_records(path).records
+        if runtime in (None, record.reading.runtime)
+    )
 
 
 def pays(config: SearchConfig) -> bool:

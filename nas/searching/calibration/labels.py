@@ -48,9 +48,18 @@ def cache_of(conditions: Conditions, runtime: str = TORCH) -> LabelCache | None:
 class Labels:
     """All labels under a search's conditions: cached ones, the run's own, and new ones."""
 
-    def __init__(self, conditions: Conditions, cache: LabelCache | None, session: str) -> None:
-        """Read the ``cache``; ``session`` names this process's labels."""
-        self.conditions, self.session = conditions, session
+    def __init__(
+        self,
+        conditions: Conditions,
+        cache: LabelCache | None,
+        session: str,
+        runtime: str | None = None,
+    ) -> None:
+        """Read the ``cache``; ``session`` names this process's labels.
+
+        ``runtime`` is that of the conditions, in a search that has several.
+        """
+        self.conditions, self.session, self.runtime = conditions, session, runtime
         self._cache = cache
         self._labels: list[Label] = [] if cache is None else cache.read()
         self._lock = threading.Lock()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from nas.core.names import TORCH, place_of
 from nas.core.user_folders import cache_folder
-from search_spaces.architecture import PRECISIONS, SPARSITIES, Precision
+from search_spaces.architecture import PRECISIONS, SPARSITIES, Precision, Sparsity
+from search_spaces.runtimes.registry import get_runtime
 from search_spaces.space import SearchSpace
 from search_spaces.space.presets import PRESETS
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Rows that products read, one figure a workload: see ``search_spaces.cost.kernels.rows_read``.
 Rows = tuple[int, ...]
+# Precisions and sparsities.
+Choices = tuple[Sequence[Precision], Sequence[Sparsity]]
 # Probes a device, on the machine that has it, with the choices of a space, in a runtime.
 Prober = Callable[[SearchSpace, str, Rows, str], "RealnessReport"]
 
@@ -60,9 +63,89 @@ def _mixed(precisions: Sequence[Precision], runtime: str) -> Sequence[Precision]
 
     Converted networks compute in bf16 throughout, which is then no choice of a block.
     """
+    # The probe of torch is of compiled networks; op by op it runs fewer precisions.
+    precisions = tuple(p for p in precisions if p in get_runtime(runtime).precisions)
     if runtime == TORCH or len(precisions) == 1:
         return precisions
     return tuple(precision for precision in precisions if precision != "bf16")
+
+
+def choices_in(
+    space: SearchSpace, device: str, rows: Rows, runtimes: Sequence[str], *, only_real: bool
+) -> dict[str, tuple[str, ...]]:
+    """Return the precisions and sparsities of members that each of ``runtimes`` measures.
+
+    They are those that are real there. A user's own space keeps, without ``only_real``, what is
+    real in no runtime in those that run it.
+
+    Raises:
+        ValueError: a runtime would measure no member; the message names it and the gene.
+    """
+    from search_spaces.compression.realness import real_choices, runnable_choices
+
+    def kept(name: str, find: Callable[[RealnessReport], Choices]) -> tuple[str, ...]:
+        precisions, sparsities = find(_probed(space, device, rows, name))
+        return (*_mixed(precisions, name), *sparsities)
+
+    choices = {name: kept(name, real_choices) for name in runtimes}
+    if not only_real and not is_preset(space):
+        somewhere = {choice for found in choices.values() for choice in found}
+        for name in runtimes:
+            further = (c for c in kept(name, runnable_choices) if c not in somewhere)
+            choices[name] = (*choices[name], *further)
+    for name, found in choices.items():
+        try:
+            space.restrict(precisions=found, sparsities=found)
+        except ValueError as error:
+            raise ValueError(f"runtime {name} must hold members of the space: {error}") from None
+    return choices
+
+
+def space_for(
+    space: SearchSpace,
+    device: str,
+    rows: Rows,
+    runtimes: Sequence[str],
+    *,
+    only_real: bool = False,
+) -> tuple[SearchSpace, dict[str, tuple[str, ...]]]:
+    """Return the part of ``space`` that some runtime measures, and the choices of each.
+
+    With one runtime the space says it all, and there are no choices. ``only_real`` leaves out
+    what gains nothing of a user's own space as well.
+
+    Raises:
+        ValueError: nothing is left of a gene; the message names it.
+    """
+    if len(runtimes) == 1:
+        find = real_space if only_real else available_space
+        return find(space, device, rows, runtimes[0]), {}
+    choices = choices_in(space, device, rows, runtimes, only_real=only_real)
+    somewhere = {choice for found in choices.values() for choice in found}
+    return space.restrict(precisions=somewhere, sparsities=somewhere), choices
+
+
+def unmeasured_choices(
+    space: SearchSpace,
+    device: str,
+    rows: Rows,
+    choices: Mapping[str, Sequence[str]],
+) -> tuple[str, ...]:
+    """Return a line for each runtime and choice of ``space`` that it does not measure.
+
+    ``choices`` are those of each runtime, as ``space_for`` returns them.
+    """
+    lines = []
+    for name, found in choices.items():
+        report = _probed(space, device, rows, name)
+        for choice in _choices(space):
+            if choice in found:
+                continue
+            reason = report.reason(choice)
+            if choice == "bf16" and choice in report.choices(("real",)):
+                reason = "it is the precision of a whole network there"
+            lines.append(f"{choice} is not measured in {name}: {reason}")
+    return tuple(lines)
 
 
 def is_preset(space: SearchSpace) -> bool:

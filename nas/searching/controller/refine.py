@@ -82,6 +82,7 @@ class Refinement:
             record.prediction,
             replica=replica,
             finalist_of=record.finalist_of,
+            runtimes=record.replica_runtimes,
         )
 
     def ended(self, replica: Candidate) -> None:

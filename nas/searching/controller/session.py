@@ -14,13 +14,21 @@ from typing import Any, Protocol
 import numpy as np
 
 from nas.core import interrupts
+from nas.core.estimate import Estimate
 from nas.records.candidate import Candidate, Outcome
 from nas.records.config import SearchConfig
 from nas.records.trial import Trial
-from nas.searching.calibration.calibration import Calibration, CalibrationState
+from nas.searching.calibration.calibration import CalibrationState
+from nas.searching.calibration.in_runtimes import Calibrations
 from nas.searching.controller.audits import Audits
 from nas.searching.controller.counts import Counts
-from nas.searching.gating.gate import Gate, GateDecision
+from nas.searching.controller.runtime_plans import (
+    least_prediction,
+    measure_above,
+    no_runtime,
+    runtime_plans,
+)
+from nas.searching.gating.gate import Gate
 from nas.searching.gating.pruning import Pruning, PruningCounts
 from nas.store.storage import Proposal, StudyStore
 from nas.tasks.base.metric import ACCURACY, Metric
@@ -94,7 +102,7 @@ class Session:
         listener: Listener | None = None,
         first: Sequence[Architecture] = (),
         metric: Metric = ACCURACY,
-        calibration: Calibration | None = None,
+        calibration: Calibrations | None = None,
     ) -> None:
         """Continue the study: trials that were running are dispatched first.
 
@@ -189,9 +197,10 @@ class Session:
 
     def _learn_labels(self) -> None:
         """Add the calibration's new labels to the gate."""
-        new = () if self._calibration is None else self._calibration.take()
+        new = {} if self._calibration is None else self._calibration.take()
+        for runtime, observations in new.items():
+            self._gate.surrogates.add_observations(observations, runtime)
         if new:
-            self._gate.surrogates.add_observations(new)
             self._tell(None)
 
     def prune(self, proposal: Proposal) -> Candidate | None:
@@ -385,30 +394,36 @@ class Session:
         # Savings are stated against baselines, so they are always measured.
         is_judged = verdict.reason is not None and not proposal.baseline
         audit = is_judged and self._audits.takes(architecture, self._counts.n_trained)
-        dropped = is_judged and not audit
+        to_beat = None if audit or proposal.baseline else self._quality_to_beat
+        plans = runtime_plans(
+            self._config, self._workload, architecture, verdict.in_runtimes, to_beat
+        )
+        refused = no_runtime(plans)
+        dropped = refused is not None or (is_judged and not audit)
         if not proposal.baseline:
             self._pruning.count(architecture, verdict.verdict)
         supernet = self._config.supernet
         candidate = Candidate(
             proposal.number,
             architecture,
-            verdict.energy_j,
+            least_prediction(plans) or verdict.energy_j,
             is_audit=audit,
             is_baseline=proposal.baseline,
             weights="own" if supernet is None else "inherited",
             joules="measured"
             if supernet is None or proposal.baseline
             else supernet.joules_of(self.searched(), verdict.energy_j.high / verdict.energy_j.low),
-            measure_above=None if audit or proposal.baseline else self._measure_above(verdict),
+            measure_above=measure_above(plans, verdict.energy_j, to_beat),
+            runtimes=plans,
         )
-        return Trial(candidate, Outcome("dropped", verdict.reason) if dropped else None)
+        return Trial(candidate, Outcome("dropped", refused or verdict.reason) if dropped else None)
 
-    def _measure_above(self, verdict: GateDecision) -> float | None:
-        """Return the quality up to which a candidate need not be measured once it is trained."""
+    def _quality_to_beat(self, energy_j: Estimate) -> float | None:
+        """Return the quality up to which a trained candidate need not be measured."""
         # Every further device measures each trial.
         if self._config.supernet is not None or self._config.measure_on:
             return None
-        return self._gate.quality_to_beat(verdict.energy_j)
+        return self._gate.quality_to_beat(energy_j)
 
     def _put(self, record: Trial) -> None:
         self._store.save(record)

@@ -10,8 +10,8 @@ pruned (``pruning``); ``audit_summary`` estimates the false-drop rate from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,11 +37,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class GateDecision:
-    """The gate's decision on one candidate; ``reason`` is ``None`` where it passes."""
+    """The gate's decision on one candidate; ``reason`` is ``None`` where it passes.
+
+    ``in_runtimes`` are the predicted joules in each runtime of a search that has several.
+    """
 
     energy_j: Estimate
     reason: str | None
     verdict: Verdict = Verdict.KEPT
+    in_runtimes: Mapping[str, Estimate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,9 @@ class Gate:
         batch = ArchitectureBatch.of([architecture])
         energy_j = self._energy_j(batch)
         verdict, reason = self._reason(batch, energy_j)
-        return GateDecision(energy_j[0], reason, verdict)
+        by_runtime = self.surrogates.in_runtimes(batch, self._config.confidence)
+        in_runtimes = {name: predictions[0] for name, predictions in by_runtime.items()}
+        return GateDecision(energy_j[0], reason, verdict, in_runtimes)
 
     def _reason(
         self, batch: ArchitectureBatch, energy_j: Predictions

@@ -60,7 +60,7 @@ class Conditions:
 
 @dataclass(frozen=True, slots=True)
 class PriorRunTrial:
-    """A complete trial of a prior run.
+    """A complete trial of a prior run; ``others`` are its readings in other runtimes.
 
     Raises:
         ValueError: the quality is outside [0, 1], or its error below 0.
@@ -71,6 +71,12 @@ class PriorRunTrial:
     quality_se: float
     reading: EnergyReading
     on_front: bool
+    others: tuple[EnergyReading, ...] = ()
+
+    @property
+    def readings(self) -> tuple[EnergyReading, ...]:
+        """The readings in all runtimes."""
+        return (self.reading, *self.others)
 
     def __post_init__(self) -> None:
         """Refuse what no complete trial can have."""
@@ -123,6 +129,7 @@ class PriorRun:
                     record.quality_se or 0.0,
                     record.reading,
                     bool(on_front),
+                    tuple(r for r in record.in_runtimes.values() if r is not record.reading),
                 )
             )
         return cls(

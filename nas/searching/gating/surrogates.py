@@ -8,7 +8,7 @@ measurements of untrained architectures (``add_observations``).
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from nas.records.goals import Goals
 from nas.records.trial import Trial
 from nas.searching.gating.architecture_process import MOST_LABELS, ArchitectureProcess
 from nas.searching.gating.cost_surrogate import CostSurrogate
+from nas.searching.gating.energy_surrogates import EnergySurrogates
 from nas.searching.gating.learning_curves import extrapolate
 from nas.searching.gating.quality_surrogate import QualitySurrogate
 from nas.searching.gating.warm_start_data import QualityLabel, WarmStartData
@@ -56,18 +57,22 @@ class ArchitectureSurrogates:
         seed: int,
         warm_start: WarmStartData | None = None,
         fit_share: float | None = None,
+        runtimes: Mapping[str, WarmStartData] | None = None,
+        choices: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
         """Start without a trial; ``goals`` are quality and joules without a limit by default.
 
         Fitting takes at most ``fit_share`` of the time since then, plus one fit; ``None`` is no
-        limit.
+        limit. In a search with several ``runtimes`` each has prior data of its own and measures
+        its ``choices`` of precisions and sparsities; ``warm_start`` then has the qualities.
         """
         self.workload, self.seed = workload, seed
         self.goals = goals or Goals()
         self.warm_start = warm_start or WarmStartData()
-        self._observations = list(self.warm_start.observations)
         self._complete: list[Trial] = []
-        self._energy = CostSurrogate(workload, self.warm_start.predictor((), seed=seed))
+        self._energy = EnergySurrogates(
+            workload, self.warm_start, seed=seed, further=runtimes, choices=choices
+        )
         self._energy_is_due = False
         self._latency: CostSurrogate | None = None
         self._quality = QualitySurrogate(workload)
@@ -92,20 +97,22 @@ class ArchitectureSurrogates:
     @property
     def n_prior_energy(self) -> int:
         """Number of measurements of joules that are no trials of the search."""
-        added = len(self._observations) - len(self.warm_start.observations)
-        return self.warm_start.n_energy + added
+        return self._energy.n_prior
 
     @property
     def n_prior_both(self) -> int:
         """Number of prior trials that both joules and qualities can be predicted from."""
         return self.warm_start.n_both
 
-    def add_observations(self, observations: Sequence[Observation]) -> None:
+    def add_observations(
+        self, observations: Sequence[Observation], runtime: str | None = None
+    ) -> None:
         """Add joules measured under the search's conditions, of architectures of any kind.
 
-        The predictor of joules is fitted to them when it is used next.
+        They are of ``runtime``, by default the only one. The predictor of joules is fitted to
+        them when it is used next.
         """
-        self._observations += observations
+        self._energy.observe(observations, runtime)
         self._energy_is_due |= bool(observations)
 
     def refit(self, records: Sequence[Trial]) -> None:
@@ -134,9 +141,9 @@ class ArchitectureSurrogates:
     def _condition(self, trials: Sequence[Trial]) -> None:
         """Condition on complete trials; hyperparameters stay."""
         self._quality.add([_quality_label(record) for record in trials])
-        measured = [(r.architecture, r.reading) for r in trials if r.reading is not None]
-        self._energy.add([Observation.of_energy(a, self.workload, r) for a, r in measured])
+        self._energy.add(trials)
         if self._latency is not None:
+            measured = [(r.architecture, r.reading) for r in trials if r.reading is not None]
             self._latency.add([Observation.of_latency(a, self.workload, r) for a, r in measured])
 
     @property
@@ -181,15 +188,7 @@ class ArchitectureSurrogates:
 
     def _fit_energy(self, complete: Sequence[Trial]) -> None:
         self._energy_is_due = False
-        added = self._observations[len(self.warm_start.observations) :]
-        own = [
-            Observation.of_energy(r.architecture, self.workload, r.reading)
-            for r in complete
-            if r.reading is not None
-        ]
-        predictor = self.warm_start.predictor([*added, *own], seed=self.seed)
-        labels = [*self._observations, *own]
-        self._energy.fit(predictor, labels[-MOST_LABELS:])
+        self._energy.fit(complete)
 
     def _fit_energy_if_due(self) -> None:
         if self._energy_is_due and self._may_fit:
@@ -205,6 +204,11 @@ class ArchitectureSurrogates:
         """Predict joules per unit of the workload, with intervals at ``confidence``."""
         self._fit_energy_if_due()
         return self._energy.predict(batch, confidence)
+
+    def in_runtimes(self, batch: ArchitectureBatch, confidence: float) -> dict[str, Predictions]:
+        """Predict joules per unit in each runtime; empty in a search that has one."""
+        self._fit_energy_if_due()
+        return self._energy.in_runtimes(batch, confidence)
 
     @property
     def predicts_latency(self) -> bool:
@@ -228,7 +232,7 @@ class ArchitectureSurrogates:
     def log_energy(self) -> ArchitectureProcess | None:
         """The process of the logarithm of joules; ``None`` while the predictor serves alone."""
         self._fit_energy_if_due()
-        return self._energy.log_cost
+        return self._energy.process
 
     @property
     def log_latency(self) -> ArchitectureProcess | None:

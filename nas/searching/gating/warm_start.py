@@ -10,7 +10,8 @@ Trials of prior runs are neither trials of the search nor on its front.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,19 +53,24 @@ class _Stored:
     conditions: Conditions
     runs: tuple[PriorRun, ...]
     schema: int = SCHEMA_VERSION
+    further: tuple[Conditions, ...] = ()
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """Prior runs and predictor; ``conditions`` are the search's, ``None`` without a warm start."""
+    """Prior runs and predictor; ``conditions`` are the search's, ``None`` without a warm start.
+
+    ``further`` are the conditions in each further runtime of the search.
+    """
 
     conditions: Conditions | None = None
     runs: tuple[PriorRun, ...] = ()
     predictor: SavedPredictor | None = None
+    further: tuple[Conditions, ...] = ()
 
     @property
     def predictor_is_same(self) -> bool:
-        """Whether the predictor was fitted to the search's own device and meter."""
+        """Whether the predictor was fitted to the search's own device, runtime and meter."""
         if self.predictor is None or self.conditions is None:
             return False
         provenance = self.predictor.provenance
@@ -73,6 +79,15 @@ class WarmStart:
             self.conditions.source,
         )
 
+    def in_runtimes(self, names: Sequence[str]) -> dict[str, WarmStart]:
+        """Return the warm start for each runtime of the search, the main one first."""
+        if self.conditions is None:
+            return dict.fromkeys(names, self)
+        return {
+            name: replace(self, conditions=conditions, further=())
+            for name, conditions in zip(names, (self.conditions, *self.further), strict=True)
+        }
+
     def for_gate(self, *, seed: int) -> WarmStartData:
         """Prior data for the gate of a search."""
         observations: list[Observation] = []
@@ -80,10 +95,11 @@ class WarmStart:
         qualities = []
         for run in self.runs:
             for trial in run.trials:
-                label = Observation.of_energy(trial.architecture, run.workload, trial.reading)
-                conditions = Conditions.of(trial.reading, run.workload)
-                same = conditions == self.conditions
-                (observations if same else others[conditions]).append(label)
+                for reading in trial.readings:
+                    label = Observation.of_energy(trial.architecture, run.workload, reading)
+                    conditions = Conditions.of(reading, run.workload)
+                    same = conditions == self.conditions
+                    (observations if same else others[conditions]).append(label)
                 if run.qualities_differ_by is None:
                     qualities.append(
                         QualityLabel(trial.architecture, trial.quality, trial.quality_se)
@@ -96,7 +112,12 @@ class WarmStart:
     @property
     def _main_other(self) -> Conditions:
         """The conditions, other than the search's own, of most prior trials."""
-        every = (Conditions.of(t.reading, run.workload) for run in self.runs for t in run.trials)
+        every = (
+            Conditions.of(reading, run.workload)
+            for run in self.runs
+            for trial in run.trials
+            for reading in trial.readings
+        )
         return Counter(c for c in every if c != self.conditions).most_common(1)[0][0]
 
     def prior_rows(self, space: SearchSpace) -> list[PriorRow]:
@@ -108,9 +129,10 @@ class WarmStart:
                     genes = encode(trial.architecture, space)
                 except ValueError:
                     continue
-                same = Conditions.of(trial.reading, run.workload) == self.conditions
+                own = (self.conditions, *self.further)
+                same = (r for r in trial.readings if Conditions.of(r, run.workload) in own)
                 quality = trial.quality if run.qualities_differ_by is None else None
-                reading = trial.reading if same else None
+                reading = min(same, key=lambda r: r.energy_j, default=None)
                 if quality is not None or reading is not None:
                     rows.append(PriorRow(genes, quality, trial.quality_se, reading))
         return rows
@@ -159,11 +181,14 @@ class WarmStart:
         parts = [f"qualities not taken: {run.qualities_differ_by}"]
         if run.qualities_differ_by is None:
             parts = ["qualities taken"]
-        every = [Conditions.of(trial.reading, run.workload) for trial in run.trials]
-        same = every.count(self.conditions)
-        if same:
-            parts.append("joules taken" if same == n else f"joules of {same} taken")
-        for other in dict.fromkeys(c for c in every if c != self.conditions):
+        every = [Conditions.of(r, run.workload) for trial in run.trials for r in trial.readings]
+        for conditions in (self.conditions, *self.further):
+            same = every.count(conditions)
+            where = f" on {conditions.device!r}" if self.further else ""
+            if same:
+                parts.append(f"joules {'' if same == n else f'of {same} '}taken{where}")
+        own = (self.conditions, *self.further)
+        for other in dict.fromkeys(c for c in every if c not in own):
             how = "by transfer"
             if self.predictor is not None:
                 how = "not taken, since a predictor is given"
@@ -178,11 +203,16 @@ class WarmStart:
             return
         if self.predictor is not None:
             save_predictor(self.predictor, folder / _PREDICTOR)
-        write_json(folder / _WARM_START, to_plain(_Stored(self.conditions, self.runs)))
+        stored = _Stored(self.conditions, self.runs, further=self.further)
+        write_json(folder / _WARM_START, to_plain(stored))
 
 
-def collect_warm_start(config: SearchConfig, conditions: Conditions) -> WarmStart:
+def collect_warm_start(
+    config: SearchConfig, conditions: Conditions, *further: Conditions
+) -> WarmStart:
     """Read the runs and the predictor that ``config`` names, for a search under ``conditions``.
+
+    ``further`` are the conditions in each further runtime of the search.
 
     Raises:
         ValueError: a run or the predictor is missing, damaged, or of another task, workload or
@@ -200,7 +230,7 @@ def collect_warm_start(config: SearchConfig, conditions: Conditions) -> WarmStar
     for path in config.warm_start:
         run = _read(path, config, conditions)
         runs.setdefault(run.name, run)
-    return WarmStart(conditions, tuple(runs.values()), predictor)
+    return WarmStart(conditions, tuple(runs.values()), predictor, further)
 
 
 def load_warm_start(folder: Path, config: SearchConfig) -> WarmStart | None:
@@ -222,7 +252,7 @@ def load_warm_start(folder: Path, config: SearchConfig) -> WarmStart | None:
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     predictor = None if config.predictor is None else load_predictor(folder / _PREDICTOR)
-    return WarmStart(stored.conditions, stored.runs, predictor)
+    return WarmStart(stored.conditions, stored.runs, predictor, stored.further)
 
 
 def _is_of_task(theirs: SearchConfig, ours: SearchConfig) -> bool:

@@ -78,7 +78,7 @@ def test_labels_of_runtimes_are_kept_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     caches = set()
     for name in ("torch", "onnxruntime", "openvino"):
-        conditions = conditions_of(config(runtime=name))
+        (conditions,) = conditions_of(config(runtime=name))
         caches.add(cache_of(conditions, name).path)
         assert conditions.device.endswith(name) == (name != "torch")
     assert len(caches) == 3
@@ -92,9 +92,12 @@ def config(**changes):
 
 def test_a_run_from_before_other_runtimes_is_torchs():
     data = config(runtime="openvino").to_dict()
-    assert SearchConfig.from_dict(data).runtime == "openvino"
+    assert SearchConfig.from_dict(data).runtimes == ("openvino",)
+    del data["runtime_choices"]
+    # As it was when a search had one runtime.
+    assert SearchConfig.from_dict(data | {"runtime": "openvino"}).runtimes == ("openvino",)
     del data["runtime"]
-    assert SearchConfig.from_dict(data).runtime == "torch"
+    assert SearchConfig.from_dict(data).runtimes == ("torch",)
 
 
 def test_a_search_measures_each_candidate_in_its_runtime(tmp_path, monkeypatch):
@@ -122,7 +125,7 @@ def test_a_search_measures_each_candidate_in_its_runtime(tmp_path, monkeypatch):
     run = nas.search(config(runtime="openvino", calibration=False), tmp_path / "run", workers=0)
     assert asked == ["openvino"] * 2
     assert {trial.reading.place for trial in run.trials()} == {"Fake, openvino"}
-    assert nas.load(run.folder).config.runtime == "openvino"
+    assert nas.load(run.folder).config.runtimes == ("openvino",)
 
 
 @pytest.mark.parametrize(

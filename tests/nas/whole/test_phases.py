@@ -140,7 +140,7 @@ def test_an_export_measures_the_phase_that_was_not_searched_by(tmp_path, monkeyp
     for phase, others in (("generate", ["prefill token"]), (None, [])):
         run = SimpleNamespace(
             workload=workload.with_phase(phase),
-            config=SimpleNamespace(protocol="quick", device="cpu", runtime="torch"),
+            config=SimpleNamespace(protocol="quick", device="cpu", runtimes=("torch",)),
             meter="estimate",
             task="lm",
             inputs_path=tmp_path / "inputs.npy",
