@@ -27,16 +27,20 @@ class StudySearcher:
         """Start an empty one."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._problem = problem
-        self._study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
+        self._study = optuna.create_study(
+            directions=["minimize"] * len(problem.reference), sampler=sampler
+        )
+        self._trials: list[optuna.Trial] = []
 
     def ask(self) -> Config:
         """The next trial's parameters."""
-        self._trial = self._study.ask()
-        return walk(self._problem.parameters, lambda p: suggest(self._trial, p))
+        trial = self._study.ask()
+        self._trials.append(trial)
+        return walk(self._problem.parameters, lambda p: suggest(trial, p))
 
-    def tell(self, losses: Sequence[float]) -> None:
+    def tell(self, number: int, losses: Sequence[float]) -> None:
         """End the trial."""
-        self._study.tell(self._trial, list(losses))
+        self._study.tell(self._trials[number], list(losses))
 
 
 def suggest(trial: optuna.Trial, parameter: Parameter) -> object:
@@ -105,6 +109,6 @@ def gp(problem: Problem, seed: int) -> StudySearcher:
         problem,
         GPSampler,
         seed=seed,
-        deterministic_objective=problem.noise_sd == 0,
+        deterministic_objective=problem.noise is None,
         warn_independent_sampling=False,
     )

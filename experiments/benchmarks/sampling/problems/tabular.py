@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.benchmarks.sampling.problems.problem import MINIMISED, Array, Problem
+from experiments.benchmarks.sampling.problems.problem import Array, Problem, volume_of
 from experiments.benchmarks.sampling.problems.scoring import Scoring
 from experiments.benchmarks.sampling.problems.space import Config, Parameter
 from experiments.benchmarks.sampling.problems.surrogate_table import surrogate_problem
@@ -27,7 +27,6 @@ from experiments.benchmarks.tables.frame import (
     check_numbers,
     read_frame,
 )
-from nas.pareto.hypervolume import hypervolume
 
 _MARGIN, _MOST_SNAPPED, _PROBES = 0.1, 1 / 3, 200
 
@@ -115,7 +114,8 @@ def table_problem(
         parameters=parameters,
         truth=lambda configs: losses[[row(config) for config in configs]],
         reference=reference,
-        best=lambda: hypervolume(losses, reference, MINIMISED),
+        best=lambda: volume_of(losses, reference),
+        measured=scoring.measured(losses),
         row=row,
     )
 
