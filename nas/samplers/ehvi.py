@@ -247,6 +247,7 @@ class EhviSampler(BaseSampler):
             None if maps.allowed is None else partial(maps.allowed, names),
             self._effort,
             SurrogateModels() if self._models is None else self._models(names),
+            self._options.deterministic,
         )
 
     def _losses(self, values_NM: Array) -> Array:

@@ -80,12 +80,17 @@ class ObjectiveOptions:
         best_possible: For each objective, a bound on its values (1 for a quality), or ``None``.
         variances: Returns the variance of each value of a complete trial; by default the noise
             is estimated from the values.
+        deterministic: Whether each candidate has values of its own, the same ones each time, as in
+            a full table. What the surrogates do not explain is then no noise: the front consists
+            of the values themselves, and a candidate may be better or worse than predicted by as
+            much. Leave it out for a sparse table, whose nearest row answers.
     """
 
     reference_point: Sequence[float] | None = None
     log: Sequence[bool] | None = None
     best_possible: Sequence[float | None] | None = None
     variances: Variances | None = None
+    deterministic: bool = False
 
     def objectives(self, maximize: Sequence[bool]) -> list[Objective]:
         """Return the conversion of each objective.

@@ -71,7 +71,7 @@ class Proposer:
     ``extra`` computes further features. ``canonical`` maps equivalent rows to one form, with NaN
     for parameters without effect; by default conditions are inferred (``activity``). ``allowed``
     masks feasible rows. Losses and constraints are modelled by ``models``, by default by Gaussian
-    processes.
+    processes. With ``is_deterministic``, deviations from the models are no noise.
     """
 
     parameters: Parameters
@@ -83,6 +83,7 @@ class Proposer:
     allowed: Callable[[Array], NDArray[np.bool_]] | None = None
     effort: Effort = field(default_factory=Effort)
     models: SurrogateModels = field(default_factory=SurrogateModels)
+    is_deterministic: bool = False
 
     def __post_init__(self) -> None:
         """Draw the random rows that features are standardised by."""
@@ -193,7 +194,11 @@ class Proposer:
             is_finite = np.isfinite(labels)
             losses.append(
                 model.fit(
-                    points.at(is_finite), labels[is_finite], variance[is_finite], is_due=is_due
+                    points.at(is_finite),
+                    labels[is_finite],
+                    variance[is_finite],
+                    is_due=is_due,
+                    is_exact=self.is_deterministic,
                 )
             )
         constraints = []
@@ -205,7 +210,11 @@ class Proposer:
             exact = np.zeros(int(is_finite.sum()))
             constraints.append(
                 self._constraints[name].fit(
-                    points.at(is_finite), labels[is_finite], exact, is_due=is_due
+                    points.at(is_finite),
+                    labels[is_finite],
+                    exact,
+                    is_due=is_due,
+                    is_exact=self.is_deterministic,
                 )
             )
         return Surrogates(losses, constraints)

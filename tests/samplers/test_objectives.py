@@ -1,12 +1,15 @@
-"""Directions of objectives that their names make doubtful."""
+"""Options of objectives, and directions that their names make doubtful."""
 
 import logging
 
+import numpy as np
 import optuna
 import pytest
 
+from nas.pareto.hypervolume import hypervolume
 from nas.samplers.ehvi import EhviSampler
-from nas.samplers.objectives import doubt, usual_direction
+from nas.samplers.objectives import ObjectiveOptions, doubt, usual_direction
+from nas.samplers.proposer import Effort
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,25 @@ def test_a_study_whose_metrics_have_names_is_questioned_once(caplog):
     assert "is 'accuracy' to be minimised? max is usual for it" in question
     assert questions(caplog, ["maximize", "minimize"], ["accuracy", "energy"]) == []
     assert questions(caplog, ["minimize", "minimize"], None) == []
+
+
+def test_effects_of_candidates_are_searched_for_where_values_have_no_noise():
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    effects = 0.06 * np.random.default_rng(0).normal(size=(12, 12, 12))
+
+    def objective(trial):
+        a, b, c = (trial.suggest_int(name, 0, 11) for name in "abc")
+        return 1 - 0.05 * (a + 0.5 * b) - 0.01 * c + effects[a, b, c], float(a + b + c)
+
+    def reached(*, deterministic):
+        options = ObjectiveOptions(deterministic=deterministic)
+        volumes = []
+        for seed in range(4):
+            sampler = EhviSampler(seed=seed, objectives=options, effort=Effort(3, 60, 20))
+            study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
+            study.optimize(objective, n_trials=40)
+            values = [trial.values for trial in study.trials]
+            volumes.append(hypervolume(values, (1.3, 36.0), (False, False)))
+        return np.mean(volumes)
+
+    assert reached(deterministic=True) > 1.003 * reached(deterministic=False)

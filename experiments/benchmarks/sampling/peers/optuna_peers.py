@@ -18,6 +18,7 @@ from optuna.samplers import (
 from experiments.benchmarks.sampling.problems.problem import Problem
 from experiments.benchmarks.sampling.problems.space import Config, Parameter, walk
 from nas.samplers.ehvi import EhviSampler, RowMaps
+from nas.samplers.objectives import ObjectiveOptions
 
 
 class StudySearcher:
@@ -61,12 +62,16 @@ def _quietly(problem: Problem, make: type[BaseSampler], **options: object) -> St
 
 
 def ours(problem: Problem, seed: int) -> StudySearcher:
-    """Nothing is set but the seed, and the canonical form where a user names one."""
+    """Told whether values have noise or are another row's, and the canonical form if one is named.
+
+    ``gp`` is told of noise as well.
+    """
     form = problem.canonical_rows
     maps = RowMaps()
     if form is not None:
         maps = RowMaps(canonical=lambda names, rows: form(rows, names))
-    return StudySearcher(problem, EhviSampler(seed=seed, row_maps=maps))
+    objectives = ObjectiveOptions(deterministic=problem.noise is None and problem.has_own_values)
+    return StudySearcher(problem, EhviSampler(seed=seed, row_maps=maps, objectives=objectives))
 
 
 def random(problem: Problem, seed: int) -> StudySearcher:

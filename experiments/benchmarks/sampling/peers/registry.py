@@ -96,7 +96,14 @@ def without_words(source: str) -> str:
 
 
 _ALL = (
-    Peer(OURS, "EhviSampler, defaults", "optuna_peers", "ours", "joulenas", is_parallel=True),
+    Peer(
+        OURS,
+        "EhviSampler, told whether each candidate has values of its own, without noise",
+        "optuna_peers",
+        "ours",
+        "joulenas",
+        is_parallel=True,
+    ),
     Peer(
         SEARCH,
         "EhviSampler as a search makes it, on architectures",

@@ -32,7 +32,7 @@ class Problem:
     ``milestone`` is a share of it that others have reported. ``measured`` states how a rate and a
     cost became the losses. ``architectures`` are those of its configurations, where they have any.
     ``row`` maps a configuration to the row of a table that answers for it; without it each is its
-    own.
+    own. Without ``has_own_values`` a row may answer for several configurations.
     ``canonical_rows`` maps rows of choices' positions, whose parameters are named, to canonical
     ones, for samplers that can be told of equivalent candidates.
     """
@@ -49,6 +49,7 @@ class Problem:
     measured: Measured | None = None
     architectures: Architectures | None = None
     row: Callable[[Config], Hashable] | None = None
+    has_own_values: bool = True
     canonical_rows: Callable[[Array, Sequence[str]], Array] | None = None
 
     def row_of(self, config: Config) -> Hashable:

@@ -29,6 +29,7 @@ from experiments.benchmarks.tables.frame import (
 )
 
 _MARGIN, _MOST_SNAPPED, _PROBES = 0.1, 1 / 3, 200
+_FULL = "a full grid"
 
 
 class Snapping:
@@ -117,6 +118,7 @@ def table_problem(
         best=lambda: volume_of(losses, reference),
         measured=scoring.measured(losses),
         row=row,
+        has_own_values=coverage == _FULL,
     )
 
 
@@ -138,7 +140,7 @@ def _coverage(codes_NC: NDArray[np.int64], snapping: Snapping) -> str | None:
     sizes = codes_NC.max(axis=0) + 1
     share = len(np.unique(codes_NC, axis=0)) / np.prod(sizes, dtype=float)
     if share == 1:
-        return "a full grid"
+        return _FULL
     rng = np.random.default_rng(0)
     differing = [snapping(rng.integers(sizes))[1] for _ in range(_PROBES)]
     typical, n = float(np.median(differing)), codes_NC.shape[1]
