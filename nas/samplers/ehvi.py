@@ -19,7 +19,7 @@ from nas.samplers.columns import Columns
 from nas.samplers.evaluated import Evaluated
 from nas.samplers.features import RowMap
 from nas.samplers.history import History
-from nas.samplers.objectives import Objective, ObjectiveOptions
+from nas.samplers.objectives import Objective, ObjectiveOptions, doubt
 from nas.samplers.prior import PriorTrial, prior_rows
 from nas.samplers.proposer import Effort, Exhausted, Proposer
 from nas.samplers.surrogate import SurrogateModels
@@ -222,6 +222,12 @@ class EhviSampler(BaseSampler):
 
     def _make_proposer(self, study: Study, columns: Columns) -> Proposer:
         maximize = [direction == StudyDirection.MAXIMIZE for direction in study.directions]
+        if not self._objectives and study.metric_names is not None:
+            # Once, although a study that is defined as it runs comes here with each new parameter.
+            for name, is_maximised in zip(study.metric_names, maximize, strict=True):
+                question = doubt(name, maximize=is_maximised)
+                if question is not None:
+                    _log.warning("study %s: %s", study.study_name, question)
         self._objectives = self._options.objectives(maximize)
         reference = None
         if self._options.reference_point is not None:
@@ -241,6 +247,7 @@ class EhviSampler(BaseSampler):
             None if maps.allowed is None else partial(maps.allowed, names),
             self._effort,
             SurrogateModels() if self._models is None else self._models(names),
+            self._options.deterministic,
         )
 
     def _losses(self, values_NM: Array) -> Array:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
 from nas.samplers.parameters import keys
-from nas.samplers.repeats import Repeats
 
 Array = NDArray[np.float64]
 
@@ -64,12 +63,12 @@ class Archive:
 
     ``used`` contains the surrogates' training rows: the ``most`` rows of best non-dominated rank.
     An excluded row never returns, since later rows can only worsen its rank. ``keys`` contains
-    the keys of all rows. ``repeats``, if any, gets each row once.
+    the keys of all rows.
     """
 
-    def __init__(self, most: int, repeats: Repeats | None = None) -> None:
+    def __init__(self, most: int) -> None:
         """Create an empty archive."""
-        self._most, self._repeats = most, repeats
+        self._most = most
         self.keys: set[bytes] = set()
         self.used: Evaluated | None = None
         self._n_done, self._n_avoided = 0, 0
@@ -90,15 +89,11 @@ class Archive:
             self.keys = set()
             self._n_done, self._n_avoided = 0, 0
             used = done.at(slice(0, 0))
-            if self._repeats is not None:
-                self._repeats.clear()
         new = done.at(slice(self._n_done, None))
         self._n_done = len(done)
         if len(new):
             new = replace(new, rows=form(new.rows))
             self.keys.update(keys(new.rows))
-            if self._repeats is not None:
-                self._repeats.add(new.rows, np.hstack([new.losses, new.constraints]))
             used = used.extended(new)
             used = used.at(relevant(used.losses, self._most))
         if avoid is not None and len(avoid) > self._n_avoided:

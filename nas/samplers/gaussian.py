@@ -18,14 +18,22 @@ _WORST = 4.0
 
 @dataclass(frozen=True)
 class GaussianSurrogate:
-    """Fitted Gaussian process; with ``is_log`` it models the logarithm of the loss."""
+    """Fitted Gaussian process; with ``is_log`` it models the logarithm of the loss.
+
+    With ``is_exact`` labels repeat exactly: what the process takes for noise is an effect of the
+    row, which a candidate has as well.
+    """
 
     process: GaussianProcess
     is_log: bool
+    is_exact: bool
 
     def posterior(self, points: Points) -> ProcessPosterior:
-        """Return the posterior at candidates."""
-        return self.process.posterior(points.features)
+        """Return the posterior at candidates, with the effects of their rows if exact."""
+        posterior = self.process.posterior(points.features)
+        if self.is_exact:
+            posterior.variance = posterior.variance + self.process.noise_variance
+        return posterior
 
     def mean(self, points: Points) -> Array:
         """Return the posterior mean at candidates, without the variance."""
@@ -33,7 +41,7 @@ class GaussianSurrogate:
 
     def smoothed(self) -> Array:
         """Return the losses of the training rows without their noise."""
-        labels = self.process.smoothed()
+        labels = self.process.labels if self.is_exact else self.process.smoothed()
         return np.exp(labels) if self.is_log else labels
 
     def with_pending(self, points: Points) -> GaussianSurrogate:
@@ -55,7 +63,13 @@ class GaussianModel:
         self._hyper: Hyperparameters | None = None
 
     def fit(
-        self, points: Points, losses_N: Array, variance_N: Array, *, is_due: bool
+        self,
+        points: Points,
+        losses_N: Array,
+        variance_N: Array,
+        *,
+        is_due: bool,
+        is_exact: bool,
     ) -> GaussianSurrogate:
         """Condition on losses; without hyperparameters, or with ``is_due``, fit them first."""
         if is_due and self._may_be_log:
@@ -73,7 +87,7 @@ class GaussianModel:
         else:
             process = GaussianProcess(features, labels, variance, self._hyper)
         self._hyper = process.hyper
-        return GaussianSurrogate(process, is_log)
+        return GaussianSurrogate(process, is_log, is_exact)
 
 
 def is_log_normal(losses_N: Array) -> bool:

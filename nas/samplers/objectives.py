@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,16 @@ from numpy.typing import NDArray
 from nas.samplers.history import Variances
 
 Array = NDArray[np.float64]
+# Words of a metric's name: more of the first is better, less of the others, which count more.
+_MAXIMISED = frozenset(
+    ("accuracy", "acc", "auc", "auroc", "f1", "bleu", "chrf", "recall", "iou", "miou", "score")
+    + ("psnr", "ssim", "throughput", "fps")
+)
+_MINIMISED = frozenset(
+    ("error", "err", "loss", "drop", "gap", "regret", "perplexity", "ppl", "wer", "mae", "rmse")
+    + ("energy", "joules", "joule", "mj", "uj", "wh", "power", "watts", "latency", "runtime")
+    + ("params", "parameters", "flops", "macs", "memory", "bytes", "carbon", "co2")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +80,17 @@ class ObjectiveOptions:
         best_possible: For each objective, a bound on its values (1 for a quality), or ``None``.
         variances: Returns the variance of each value of a complete trial; by default the noise
             is estimated from the values.
+        deterministic: Whether each candidate has values of its own, the same ones each time, as in
+            a full table. What the surrogates do not explain is then no noise: the front consists
+            of the values themselves, and a candidate may be better or worse than predicted by as
+            much. Leave it out for a sparse table, whose nearest row answers.
     """
 
     reference_point: Sequence[float] | None = None
     log: Sequence[bool] | None = None
     best_possible: Sequence[float | None] | None = None
     variances: Variances | None = None
+    deterministic: bool = False
 
     def objectives(self, maximize: Sequence[bool]) -> list[Objective]:
         """Return the conversion of each objective.
@@ -91,3 +107,21 @@ class ObjectiveOptions:
                 )
         best, log = self.best_possible or (None,) * n, self.log or (False,) * n
         return [Objective(*each) for each in zip(maximize, best, map(bool, log), strict=True)]
+
+
+def usual_direction(name: str) -> str | None:
+    """Return the usual direction of an objective by the words of its name, if they have one."""
+    words = set(re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", name.replace("_", " ")))
+    lower = {word.lower() for word in words}
+    # An accuracy drop is minimised.
+    if lower & _MINIMISED:
+        return "min"
+    return "max" if lower & _MAXIMISED else None
+
+
+def doubt(name: str, *, maximize: bool) -> str | None:
+    """Return a question if the usual direction of an objective of this name is the other one."""
+    usual = usual_direction(name)
+    if usual is None or (usual == "max") == maximize:
+        return None
+    return f"is {name!r} to be {'maximised' if maximize else 'minimised'}? {usual} is usual for it"

@@ -20,7 +20,6 @@ from nas.samplers.features import Features, RowMap
 from nas.samplers.gains import Region, Surrogates, feasibility
 from nas.samplers.gaussian import GaussianModel
 from nas.samplers.parameters import Parameters, keys
-from nas.samplers.repeats import Novelty, Repeats
 from nas.samplers.surrogate import Points, SurrogateModel, SurrogateModels
 
 Array = NDArray[np.float64]
@@ -71,7 +70,7 @@ class Proposer:
     ``extra`` computes further features. ``canonical`` maps equivalent rows to one form, with NaN
     for parameters without effect; by default conditions are inferred (``activity``). ``allowed``
     masks feasible rows. Losses and constraints are modelled by ``models``, by default by Gaussian
-    processes.
+    processes. With ``is_deterministic``, deviations from the models are no noise.
     """
 
     parameters: Parameters
@@ -83,6 +82,7 @@ class Proposer:
     allowed: Callable[[Array], NDArray[np.bool_]] | None = None
     effort: Effort = field(default_factory=Effort)
     models: SurrogateModels = field(default_factory=SurrogateModels)
+    is_deterministic: bool = False
 
     def __post_init__(self) -> None:
         """Draw the random rows that features are standardised by."""
@@ -98,8 +98,7 @@ class Proposer:
         self._features = Features(
             self.parameters, self._canonical(self._reference_rows), self.extra
         )
-        self._repeats = Repeats(self.parameters)
-        self._archive = Archive(_MOST_ROWS, self._repeats)
+        self._archive = Archive(_MOST_ROWS)
         expected = self._features.expected
         own = self.models.objectives or [None] * self.n_objectives
         self._losses: list[SurrogateModel] = [
@@ -107,7 +106,6 @@ class Proposer:
         ]
         self._constraints: dict[str, SurrogateModel] = dict(self.models.constraints)
         self._n_fitted = 0
-        self._novelty: Novelty | None = None
 
     def first(self, seen_NP: Array, *, corners: bool) -> Array:
         """Return a startup row far from the rows seen.
@@ -177,7 +175,6 @@ class Proposer:
         generations = self.effort.generations
         if len(training) + min(len(pending), _MOST_PENDING) > _MANY_ROWS:
             generations = max(1, generations // 2)
-        self._novelty = self._repeats.fitted(pending)
         candidates = self._candidates(surrogates, region, parents, taken, generations)
         return self._pick(surrogates, region, candidates, n)
 
@@ -193,7 +190,11 @@ class Proposer:
             is_finite = np.isfinite(labels)
             losses.append(
                 model.fit(
-                    points.at(is_finite), labels[is_finite], variance[is_finite], is_due=is_due
+                    points.at(is_finite),
+                    labels[is_finite],
+                    variance[is_finite],
+                    is_due=is_due,
+                    is_exact=self.is_deterministic,
                 )
             )
         constraints = []
@@ -205,7 +206,11 @@ class Proposer:
             exact = np.zeros(int(is_finite.sum()))
             constraints.append(
                 self._constraints[name].fit(
-                    points.at(is_finite), labels[is_finite], exact, is_due=is_due
+                    points.at(is_finite),
+                    labels[is_finite],
+                    exact,
+                    is_due=is_due,
+                    is_exact=self.is_deterministic,
                 )
             )
         return Surrogates(losses, constraints)
@@ -272,22 +277,17 @@ class Proposer:
         return self._canonical(rows)
 
     def _gains(self, surrogates: Surrogates, region: Region, rows: Array) -> Array:
-        gains = region.gain(surrogates, *surrogates.posteriors(self._points(rows)))
-        return gains if self._novelty is None else gains * self._novelty(rows)
+        return region.gain(surrogates, *surrogates.posteriors(self._points(rows)))
 
     def _pick(self, surrogates: Surrogates, region: Region, rows: Array, n: int) -> list[Array]:
         if n > _MANY_PICKS:
             # Rows are ordered by gain; those far down are never picked.
             rows = rows[: _CANDIDATES_PER_PICK * n]
         losses, constraints = surrogates.posteriors(self._points(rows))
-        novelty = self._novelty
         is_available = np.ones(len(rows), dtype=bool)
         picked: list[Array] = []
         while len(picked) < n and is_available.any():
-            gains = region.gain(surrogates, losses, constraints)
-            if novelty is not None:
-                gains = gains * novelty(rows)
-            gains = np.where(is_available, gains, -1.0)
+            gains = np.where(is_available, region.gain(surrogates, losses, constraints), -1.0)
             if gains.max() <= 0:
                 # No improvement is expected: pick the most uncertain of the likely feasible rows.
                 uncertainty = np.sum([np.log(p.variance) for p in losses], axis=0)
@@ -301,8 +301,6 @@ class Proposer:
                 region = region.joined(surrogates.means(losses)[best])
                 for posterior in losses:
                     posterior.condition(best)
-                if novelty is not None:
-                    novelty = novelty.joined(rows[best : best + 1])
         return picked
 
     def _update_activity(self, rows_NP: Array) -> None:

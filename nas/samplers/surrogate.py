@@ -79,11 +79,12 @@ class SurrogateModel(Protocol):
     """A model of one loss that can be fitted again and again as trials end."""
 
     def fit(
-        self, points: Points, losses_N: Array, variance_N: Array, *, is_due: bool
+        self, points: Points, losses_N: Array, variance_N: Array, *, is_due: bool, is_exact: bool
     ) -> Surrogate:
         """Condition on losses with these noise variances.
 
-        With ``is_due`` hyperparameters are fitted as well; they need not be each time.
+        With ``is_due`` hyperparameters are fitted as well; they need not be each time. With
+        ``is_exact`` losses repeat exactly, so that what a model takes for noise is part of them.
         """
 
 

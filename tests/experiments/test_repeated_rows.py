@@ -128,6 +128,9 @@ def test_an_accuracy_that_is_minimised_is_questioned_and_done(tmp_path, caplog, 
     assert len(asked) == 1 and "'accuracy'" in asked[0] and "\n" not in asked[0]
     assert "losses accuracy and energy of 4 rows" in text and "reference 0.94, " in text
     assert "distinct rows" in text and "repeats" in text
+    output("max,max")
+    asked = [r.message for r in caplog.records if "to be maximised?" in r.message]
+    assert len(asked) == 1 and "'energy'" in asked[0] and "min is usual" in asked[0]
     text = output("max,min")
     assert not any("to be minimised?" in r.message for r in caplog.records)
     assert "losses minus accuracy and energy of 4 rows" in text and "reference -0.46, " in text
@@ -182,10 +185,10 @@ def test_a_canonical_form_serves_every_sampler_and_ours_is_told_of_it(with_form)
     assert "canonical form by form" in problem.about and problem.name == "kinds-canonical"
     searcher = optuna_peers.ours(problem, seed=0)
     kinds = []
-    for _ in range(11):
+    for number in range(11):
         config = searcher.ask()
         kinds.append(config["kind"])
-        searcher.tell(problem.truth([config])[0].tolist())
+        searcher.tell(number, problem.truth([config])[0].tolist())
     # The first trial defines the space; later ones are one of each equivalent.
     assert kinds[1:].count("none") <= 1
 

@@ -79,7 +79,7 @@ def test_believing_narrows_as_measuring_there_would():
     posterior = process.posterior(fresh)
     before = posterior.mean.copy()
     posterior.condition(4)
-    surrogate = GaussianSurrogate(process, False)
+    surrogate = GaussianSurrogate(process, False, False)
     again = surrogate.with_pending(points(fresh[4:5])).posterior(points(fresh))
     assert np.array_equal(posterior.mean, before)
     # Standardising with one label more scales by a little.
@@ -115,12 +115,14 @@ def test_the_worst_losses_say_bad_and_not_how_bad():
     x = rows(30, 2)
     losses = x[:, 0].copy()
     losses[0] = 1e9
-    model = GaussianModel(may_be_log=False).fit(points(x), losses, np.zeros(30), is_due=True)
+    model = GaussianModel(may_be_log=False).fit(
+        points(x), losses, np.zeros(30), is_due=True, is_exact=False
+    )
     labels = model.process.labels
     assert labels.max() < 100
     assert np.allclose(labels[1:], losses[1:])
     alike = GaussianModel(may_be_log=False).fit(
-        points(x), np.where(x[:, 0] > 1, 1.0, 0.0), np.zeros(30), is_due=True
+        points(x), np.where(x[:, 0] > 1, 1.0, 0.0), np.zeros(30), is_due=True, is_exact=False
     )
     assert set(alike.process.labels.round(9)) == {0.0, 1.0}
 
@@ -158,3 +160,21 @@ def test_left_one_out_is_what_leaving_one_out_gives():
         noise = np.exp(whole.hyper.noise) * whole._spread**2
         squares.append((y[index] - found.mean[0]) ** 2 / (found.variance[0] + noise))
     assert whole.dispersion() == pytest.approx((sum(squares) + 5) / 17, rel=1e-3)
+
+
+def test_where_losses_repeat_exactly_deviations_are_no_noise():
+    x, rng = rows(60, 2), np.random.default_rng(3)
+    losses = 3 + x[:, 0] + 0.3 * rng.standard_normal(60)
+    fresh = points(rows(20, 2, seed=1))
+
+    def fitted(*, is_exact):
+        model = GaussianModel(may_be_log=False)
+        return model.fit(points(x), losses, np.zeros(60), is_due=True, is_exact=is_exact)
+
+    noisy, exact = fitted(is_exact=False), fitted(is_exact=True)
+    assert exact.smoothed() == pytest.approx(losses)
+    assert np.abs(noisy.smoothed() - losses).max() > 0.3
+    more = exact.posterior(fresh).variance - noisy.posterior(fresh).variance
+    assert more == pytest.approx(exact.process.noise_variance)
+    assert 0.5 * 0.09 < more[0] < 2 * 0.09
+    assert np.array_equal(exact.posterior(fresh).mean, noisy.posterior(fresh).mean)

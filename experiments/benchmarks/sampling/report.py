@@ -23,12 +23,14 @@ def table_of(problem: Problem, best: float, runs: Runs, evaluations: int) -> Tab
     marks = [mark for mark in MARKS if mark < evaluations] + [evaluations]
     columns = {"sampler": "{sampler}", "seeds": "{seeds}"}
     columns |= {f"at {m}": f"{{at_{m}:.4f}} [{{low_{m}:.4f}}, {{high_{m}:.4f}}]" for m in marks}
+    if problem.is_scored_by_front:
+        columns["of all evaluated"] = "{evaluated:.4f}"
     columns |= {"distinct rows": "{distinct:.0f}", "repeats": "{repeats:.0f}"}
     columns |= {"CPU s": "{cpu_s:.1f}", "wall s": "{wall_s:.1f}"}
     if problem.milestone is not None:
         columns[f"to {problem.milestone:.3f}"] = "{reached}"
     notes = [
-        f"{problem.about}; reference {problem.reference[0]:.6g}, {problem.reference[1]:.6g}; best "
+        f"{problem.about}; reference {', '.join(f'{x:.6g}' for x in problem.reference)}; best "
         f"known hypervolume {best:.6g}; share of it, median [quartiles] over seeds"
     ]
     regrets = {n: [regret(np.array(r.volumes), best) for r in found] for n, found in runs.items()}
@@ -37,6 +39,9 @@ def table_of(problem: Problem, best: float, runs: Runs, evaluations: int) -> Tab
         row: dict[str, Any] = {"sampler": name, "seeds": len(found)}
         for mark in marks:
             row |= _quartiles([1 - np.array(curve) for curve in regrets[name]], mark)
+        if problem.is_scored_by_front:
+            volumes = [r.evaluated_volume or 0.0 for r in found]
+            row["evaluated"] = float(np.median(volumes)) / best
         row["distinct"] = np.median([r.distinct_rows for r in found])
         row["repeats"] = np.median([r.evaluations - r.distinct_rows for r in found])
         row |= {
@@ -52,8 +57,44 @@ def table_of(problem: Problem, best: float, runs: Runs, evaluations: int) -> Tab
         if len(versions) > 1:
             notes.append(f"{name} has runs of versions {', '.join(versions)}")
     notes += _against_peers(regrets, evaluations)
-    name = re.sub(r"[^a-z0-9]+", "-", problem.name.lower()).strip("-")
-    return Table.of(name, columns, rows, "\n".join(notes))
+    return Table.of(_slug(problem.name), columns, rows, "\n".join(notes))
+
+
+def workers_table(
+    problem: Problem, best: float, runs: Mapping[int, Runs], evaluations: int
+) -> Table:
+    """One problem by evaluations in flight: median shares, and their ratios to sequential ones."""
+    marks = [mark for mark in MARKS if mark < evaluations] + [evaluations]
+    columns = {"sampler": "{sampler}", "in flight": "{in_flight}", "seeds": "{seeds}"}
+    columns |= {f"at {m}": f"{{at_{m}:.4f}} ({{ratio_{m}:.3f}})" for m in marks}
+    columns |= {"proposals a second": "{rate:.1f}", "a CPU second": "{cpu_rate:.1f}"}
+    rows = []
+    for in_flight, by_sampler in runs.items():
+        for name, found in by_sampler.items():
+            row: dict[str, Any] = {"sampler": name, "in_flight": in_flight, "seeds": len(found)}
+            for mark in marks:
+                share = _median_share(found, best, mark)
+                alone = _median_share(runs.get(1, {}).get(name, ()), best, mark)
+                row[f"at_{mark}"] = share
+                row[f"ratio_{mark}"] = share / alone if share and alone else None
+            row["rate"] = float(np.median([r.evaluations / r.wall_s[-1] for r in found]))
+            row["cpu_rate"] = float(np.median([r.evaluations / r.cpu_s[-1] for r in found]))
+            rows.append(row)
+    note = (
+        f"{problem.name}: share of the best known hypervolume, median over seeds, by evaluations "
+        "that ended; in brackets its ratio to that with one in flight"
+    )
+    return Table.of(_slug(f"{problem.name} workers"), columns, rows, note)
+
+
+def _median_share(runs: Sequence[Run], best: float, mark: int) -> float | None:
+    if not runs or any(r.evaluations < mark for r in runs):
+        return None
+    return float(np.median([r.volumes[mark - 1] for r in runs])) / best
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def _quartiles(shares: Sequence[Array], mark: int) -> dict[str, float | None]:

@@ -8,6 +8,9 @@ and ``peers/registry.py`` for the samplers (``pip install 'joulenas[peers]'`` fo
 pymoo and Syne Tune). Every run is written to ``--out`` when it ends; the same command goes on
 where a broken one was, and ``--render`` prints and draws what is there. Runs of another version
 of a sampler (of ours: of its code) are made again.
+
+``--noise 0.05`` gives measurements in place of exact values, ``--in-flight 1 8 64`` tells results
+while others are under way, ``--objectives 3 4`` adds objectives.
 """
 
 from __future__ import annotations
@@ -18,17 +21,21 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 from experiments.benchmarks.sampling.peers.registry import CHEAP, PEERS
 from experiments.benchmarks.sampling.plots import plot_regret
+from experiments.benchmarks.sampling.problems.problem import Problem
 from experiments.benchmarks.sampling.problems.registry import (
+    MADE_TABLES,
+    SYNTHETIC,
     ProblemName,
     make_problem,
     parse_canonical,
     parse_table,
 )
-from experiments.benchmarks.sampling.report import legend, table_of
+from experiments.benchmarks.sampling.report import legend, table_of, workers_table
 from experiments.benchmarks.sampling.results import Results, Run
 from experiments.benchmarks.sampling.running import Job, run_all
 from experiments.results.sheet import Sheet, add_keep_option
@@ -43,23 +50,38 @@ def problems_of(arguments: argparse.Namespace) -> list[ProblemName]:
     Raises:
         ValueError: none, or one that cannot be read.
     """
-    found = [ProblemName("hwgpt", path) for path in arguments.hwgpt]
+    counts = list(dict.fromkeys(arguments.objectives))
+    made, synthetic = (
+        _names(arguments.made_tables, MADE_TABLES),
+        _names(arguments.synthetic, SYNTHETIC),
+    )
+    if counts != [2] and (arguments.table or made):
+        raise ValueError(f"--objectives of a table must be 2, got {' '.join(map(str, counts))}")
+    found = [
+        ProblemName("hwgpt", path, n_objectives=n) for path in arguments.hwgpt for n in counts
+    ]
     canonical = parse_canonical(arguments.canonical)
     if canonical is not None and not arguments.table:
         raise ValueError("--canonical is of a --table, and none is named")
     tables = [parse_table(text, arguments.ignore) for text in arguments.table]
     found += [replace(table, canonical=canonical) for table in tables]
-    if arguments.synthetic:
-        found += [ProblemName("layers"), ProblemName("mixed")]
-    if arguments.made_tables:
-        found += [ProblemName("graphs"), ProblemName("sparse")]
+    found += [ProblemName(kind) for kind in synthetic if 2 in counts]
+    found += [ProblemName("dtlz2", n_objectives=n) for n in counts if n > 2 and synthetic]
+    found += [ProblemName(kind) for kind in made]
     if not found:
         raise ValueError(
             "name one problem or more: --hwgpt, --table, --synthetic or --made-tables"
         )
+    if arguments.noise:
+        size = arguments.validation_size
+        found = [
+            replace(name, noise=sd, validation_size=size)
+            for name in found
+            for sd in arguments.noise
+        ]
     for name in found:
-        for column in name.doubtful:
-            _log.warning("table %s: is %r to be minimised? max is usual for it", name.path, column)
+        for question in name.doubtful:
+            _log.warning("table %s: %s", name.path, question)
         make_problem(name)
     return found
 
@@ -87,18 +109,25 @@ def jobs_of(
     seeds: int,
     evaluations: int,
     caps: dict[str, int],
+    in_flight: Sequence[int] = (1,),
     any_version: bool = False,
 ) -> list[Job]:
-    """What is not there yet: sampler by sampler in the order given, seed by seed."""
+    """What is not there yet: sampler by sampler in the order given, seed by seed.
+
+    Raises:
+        ValueError: a sampler that proposes one at a time is to have more in flight.
+    """
     jobs = []
     for sampler in samplers:
+        if max(in_flight) > 1 and not PEERS[sampler].is_parallel:
+            raise ValueError(f"--in-flight of {sampler} must be 1, got {max(in_flight)}")
         try:
             version = PEERS[sampler].version()
         except ValueError as error:
             _log.warning("%s", error)
             continue
         n = min(evaluations, caps.get(sampler, evaluations))
-        for name in problems:
+        for name, workers in product(problems, in_flight):
             problem = make_problem(name)
             missing = results.missing(
                 problem.name,
@@ -107,41 +136,68 @@ def jobs_of(
                 version=None if any_version else version,
                 evaluations=n,
                 reference=problem.reference,
+                in_flight=workers,
             )
-            jobs += [Job(name, sampler, seed, n) for seed in missing]
+            jobs += [Job(name, sampler, seed, n, workers) for seed in missing]
     return jobs
 
 
 def tables_of(
-    problems: Sequence[ProblemName], results: Results, folder: Path, evaluations: int
+    problems: Sequence[ProblemName],
+    results: Results,
+    folder: Path,
+    evaluations: int,
+    in_flight: Sequence[int] = (1,),
 ) -> tuple[list[Table], str]:
-    """All that is there, the legend, and a plot for each problem beside the results."""
+    """All that is there, the legend, and a plot for each problem beside the results.
+
+    Runs with other numbers of evaluations in flight than 1 are in tables of their own.
+    """
     tables: list[Table] = []
     shown: set[str] = set()
     for name in problems:
         problem = make_problem(name)
-        runs: dict[str, list[Run]] = {}
-        for sampler in PEERS:
-            found = results.find(problem.name, sampler)
-            if found:
-                runs[sampler] = [found[seed] for seed in sorted(found)]
+        runs = _runs(problem, results, 1)
         if not runs:
             continue
         shown.update(runs)
         best = problem.best()
         tables.append(table_of(problem, best, runs, evaluations))
+        if max(in_flight) > 1:
+            by_workers = {q: _runs(problem, results, q) for q in in_flight}
+            tables.append(workers_table(problem, best, by_workers, evaluations))
         plot = folder / f"{problem.name}.png"
         plot_regret(runs, best, plot, title=problem.name)
         _log.info("plot: %s", plot)
     return tables, legend([name for name in PEERS if name in shown])
 
 
+def _runs(problem: Problem, results: Results, in_flight: int) -> dict[str, list[Run]]:
+    """Return the runs that are there, by sampler, seeds in order."""
+    runs = {}
+    for sampler in PEERS:
+        found = results.find(problem.name, sampler, in_flight)
+        if found:
+            runs[sampler] = [found[seed] for seed in sorted(found)]
+    return runs
+
+
+def theme_of(arguments: argparse.Namespace) -> str:
+    """Return the first part of a kept result's name."""
+    if arguments.noise:
+        return "search-noise"
+    if max(arguments.in_flight) > 1:
+        return "search-workers"
+    if max(arguments.objectives) > 2:
+        return "search-objectives"
+    return "search-quality" if arguments.made_tables is None else "made-tables"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the tables."""
     parser = _parser()
     arguments = parser.parse_args(argv)
-    theme = "made-tables" if arguments.made_tables else "search-quality"
-    sheet = Sheet(parser, arguments, theme)
+    sheet = Sheet(parser, arguments, theme_of(arguments))
     logging.basicConfig(level=logging.WARNING, format="search_quality: %(message)s")
     _log.setLevel(logging.INFO)
     results = Results(arguments.out)
@@ -156,6 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seeds=arguments.seeds,
                 evaluations=arguments.evaluations,
                 caps=caps,
+                in_flight=arguments.in_flight,
                 any_version=arguments.any_version,
             )
         # Before hours of work rather than after them.
@@ -193,13 +250,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         deadline = time.monotonic() + 60 * arguments.minutes
     if jobs:
         run_all(jobs, workers=arguments.workers, deadline=deadline, ended=ended)
-    tables, note = tables_of(problems, results, arguments.out, arguments.evaluations)
+    tables, note = tables_of(
+        problems, results, arguments.out, arguments.evaluations, arguments.in_flight
+    )
     if not tables:
         _log.error("no run of these problems has ended in %s", arguments.out)
         return 1
     # Where a run failed, what is there is not what the command asked for.
     sheet.show(*tables, note=note, keep=not n_failed)
     return 1 if n_failed else 0
+
+
+def _names(named: Sequence[str] | None, every: Sequence[str]) -> Sequence[str]:
+    """Return what an option names: nothing without it, everything without a name."""
+    return () if named is None else named or every
+
+
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below 1, got {text}")
+    return number
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -228,11 +306,49 @@ def _parser() -> argparse.ArgumentParser:
         help="maps a candidate of --table, a dictionary, to the one form of all that equal it; "
         "the file is run: give one you trust",
     )
-    parser.add_argument("--synthetic", action="store_true", help="two spaces in closed form")
+    parser.add_argument(
+        "--synthetic",
+        nargs="*",
+        choices=SYNTHETIC,
+        metavar="SPACE",
+        help=f"spaces in closed form: {', '.join(SYNTHETIC)} (default: all); DTLZ2 over choices "
+        "for each of --objectives above 2",
+    )
     parser.add_argument(
         "--made-tables",
-        action="store_true",
-        help="two made-up tables with repeats: graphs in isomorphic encodings, a sparse grid",
+        nargs="*",
+        choices=MADE_TABLES,
+        metavar="TABLE",
+        help="made-up tables: graphs in isomorphic encodings, a sparse grid, a full grid of cells "
+        f"with linear and with logarithmic joules; of {', '.join(MADE_TABLES)} (default: all)",
+    )
+    parser.add_argument(
+        "--objectives",
+        type=int,
+        nargs="+",
+        choices=(2, 3, 4),
+        default=[2],
+        help="of --hwgpt and --synthetic (default: 2)",
+    )
+    parser.add_argument(
+        "--noise",
+        type=_share,
+        nargs="+",
+        default=[],
+        metavar="FRACTION",
+        help="relative standard deviation of measured costs, above 0 and below 1; rates are those "
+        "of --validation-size samples, and what was measured best is scored by its true values",
+    )
+    parser.add_argument(
+        "--validation-size", type=_positive, default=5000, metavar="N", help="default: 5,000"
+    )
+    parser.add_argument(
+        "--in-flight",
+        type=_positive,
+        nargs="+",
+        default=[1],
+        metavar="N",
+        help="evaluations under way at once, which end in another order (default: 1)",
     )
     parser.add_argument(
         "--peers",

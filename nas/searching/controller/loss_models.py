@@ -127,7 +127,7 @@ class LossModel:
     offset: float = 0.0
 
     def fit(
-        self, points: Points, losses_N: Array, variance_N: Array, *, is_due: bool
+        self, points: Points, losses_N: Array, variance_N: Array, *, is_due: bool, is_exact: bool
     ) -> PredictedLoss | ProcessLoss:
         """Return the surrogate as it is now."""
         fitted = self.process()

@@ -48,9 +48,9 @@ def batch_of(rows):
 def fitted(surrogates, points):
     models = loss_models(surrogates, batch_of)
     labels = np.zeros(len(points))
-    fit = [m.fit(points, labels, labels, is_due=True) for m in models.objectives]
+    fit = [m.fit(points, labels, labels, is_due=True, is_exact=False) for m in models.objectives]
     limits = {
-        name: model.fit(points, labels, labels, is_due=True)
+        name: model.fit(points, labels, labels, is_due=True, is_exact=False)
         for name, model in models.constraints.items()
     }
     return fit, limits

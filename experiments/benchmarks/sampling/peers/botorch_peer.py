@@ -93,7 +93,7 @@ class BotorchSearcher:
         self._rows.append(self._row(config))
         return config
 
-    def tell(self, losses: Sequence[float]) -> None:
+    def tell(self, number: int, losses: Sequence[float]) -> None:
         """Keep them."""
         self._losses.append(losses)
 

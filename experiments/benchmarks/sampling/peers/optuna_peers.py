@@ -18,6 +18,7 @@ from optuna.samplers import (
 from experiments.benchmarks.sampling.problems.problem import Problem
 from experiments.benchmarks.sampling.problems.space import Config, Parameter, walk
 from nas.samplers.ehvi import EhviSampler, RowMaps
+from nas.samplers.objectives import ObjectiveOptions
 
 
 class StudySearcher:
@@ -27,16 +28,20 @@ class StudySearcher:
         """Start an empty one."""
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._problem = problem
-        self._study = optuna.create_study(directions=["minimize"] * 2, sampler=sampler)
+        self._study = optuna.create_study(
+            directions=["minimize"] * len(problem.reference), sampler=sampler
+        )
+        self._trials: list[optuna.Trial] = []
 
     def ask(self) -> Config:
         """The next trial's parameters."""
-        self._trial = self._study.ask()
-        return walk(self._problem.parameters, lambda p: suggest(self._trial, p))
+        trial = self._study.ask()
+        self._trials.append(trial)
+        return walk(self._problem.parameters, lambda p: suggest(trial, p))
 
-    def tell(self, losses: Sequence[float]) -> None:
+    def tell(self, number: int, losses: Sequence[float]) -> None:
         """End the trial."""
-        self._study.tell(self._trial, list(losses))
+        self._study.tell(self._trials[number], list(losses))
 
 
 def suggest(trial: optuna.Trial, parameter: Parameter) -> object:
@@ -57,12 +62,16 @@ def _quietly(problem: Problem, make: type[BaseSampler], **options: object) -> St
 
 
 def ours(problem: Problem, seed: int) -> StudySearcher:
-    """Nothing is set but the seed, and the canonical form where a user names one."""
+    """Told whether values have noise or are another row's, and the canonical form if one is named.
+
+    ``gp`` is told of noise as well.
+    """
     form = problem.canonical_rows
     maps = RowMaps()
     if form is not None:
         maps = RowMaps(canonical=lambda names, rows: form(rows, names))
-    return StudySearcher(problem, EhviSampler(seed=seed, row_maps=maps))
+    objectives = ObjectiveOptions(deterministic=problem.noise is None and problem.has_own_values)
+    return StudySearcher(problem, EhviSampler(seed=seed, row_maps=maps, objectives=objectives))
 
 
 def random(problem: Problem, seed: int) -> StudySearcher:
@@ -105,6 +114,6 @@ def gp(problem: Problem, seed: int) -> StudySearcher:
         problem,
         GPSampler,
         seed=seed,
-        deterministic_objective=problem.noise_sd == 0,
+        deterministic_objective=problem.noise is None,
         warn_independent_sampling=False,
     )

@@ -40,7 +40,7 @@ class PymooSearcher:
         """Set the algorithm up."""
         self._parameters = problem.parameters
         variables = {p.name: _variable(p) for p in problem.parameters}
-        self._pymoo = PymooProblem(vars=variables, n_obj=2)
+        self._pymoo = PymooProblem(vars=variables, n_obj=len(problem.reference))
         unique = MixedVariableDuplicateElimination()
         self._algorithm = NSGA2(
             pop_size=_POPULATION,
@@ -66,7 +66,7 @@ class PymooSearcher:
         }
         return active(self._parameters, values)
 
-    def tell(self, losses: Sequence[float]) -> None:
+    def tell(self, number: int, losses: Sequence[float]) -> None:
         """Keep them until the generation is whole."""
         self._losses.append(losses)
         if len(self._losses) == len(self._waiting):

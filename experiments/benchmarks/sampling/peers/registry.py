@@ -36,8 +36,11 @@ class Searcher(Protocol):
         """What to evaluate next: the active parameters."""
         ...
 
-    def tell(self, losses: Sequence[float]) -> None:
-        """The losses of what was asked for last."""
+    def tell(self, number: int, losses: Sequence[float]) -> None:
+        """The losses of what was asked for as number ``number``, from 0.
+
+        Those that are not parallel are told before they are asked again.
+        """
         ...
 
 
@@ -46,6 +49,7 @@ class Peer:
     """A sampler: made by ``function`` of ``module`` for a problem and a seed.
 
     ``is_dear`` ones are run when they are named only: they are slow, or need architectures.
+    ``is_parallel`` ones can be asked again before they are told.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Peer:
     function: str
     distribution: str
     is_dear: bool = False
+    is_parallel: bool = False
 
     def make(self, problem: Problem, seed: int) -> Searcher:
         """A fresh search."""
@@ -91,7 +96,14 @@ def without_words(source: str) -> str:
 
 
 _ALL = (
-    Peer(OURS, "EhviSampler, defaults", "optuna_peers", "ours", "joulenas"),
+    Peer(
+        OURS,
+        "EhviSampler, told whether each candidate has values of its own, without noise",
+        "optuna_peers",
+        "ours",
+        "joulenas",
+        is_parallel=True,
+    ),
     Peer(
         SEARCH,
         "EhviSampler as a search makes it, on architectures",
@@ -100,16 +112,45 @@ _ALL = (
         "joulenas",
         is_dear=True,
     ),
-    Peer("random", "Optuna RandomSampler", "optuna_peers", "random", "optuna"),
-    Peer("nsga2", "Optuna NSGAIISampler (population 50)", "optuna_peers", "nsga2", "optuna"),
-    Peer("nsga3", "Optuna NSGAIIISampler (population 50)", "optuna_peers", "nsga3", "optuna"),
-    Peer("tpe", "Optuna TPESampler (multivariate)", "optuna_peers", "tpe", "optuna"),
+    Peer(
+        "random",
+        "Optuna RandomSampler",
+        "optuna_peers",
+        "random",
+        "optuna",
+        is_parallel=True,
+    ),
+    Peer(
+        "nsga2",
+        "Optuna NSGAIISampler (population 50)",
+        "optuna_peers",
+        "nsga2",
+        "optuna",
+        is_parallel=True,
+    ),
+    Peer(
+        "nsga3",
+        "Optuna NSGAIIISampler (population 50)",
+        "optuna_peers",
+        "nsga3",
+        "optuna",
+        is_parallel=True,
+    ),
+    Peer(
+        "tpe",
+        "Optuna TPESampler (multivariate)",
+        "optuna_peers",
+        "tpe",
+        "optuna",
+        is_parallel=True,
+    ),
     Peer(
         "tpe-group",
         "Optuna TPESampler (multivariate, group: for conditional spaces)",
         "optuna_peers",
         "tpe_group",
         "optuna",
+        is_parallel=True,
     ),
     Peer(
         "pymoo-nsga2",
@@ -125,7 +166,15 @@ _ALL = (
         "regularized_evolution",
         "syne-tune",
     ),
-    Peer("gp", "Optuna GPSampler", "optuna_peers", "gp", "optuna", is_dear=True),
+    Peer(
+        "gp",
+        "Optuna GPSampler",
+        "optuna_peers",
+        "gp",
+        "optuna",
+        is_dear=True,
+        is_parallel=True,
+    ),
     Peer(
         "qlognehvi",
         "BoTorch qLogNEHVI (10 Sobol starts, mixed alternating optimiser)",

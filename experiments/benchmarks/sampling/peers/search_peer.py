@@ -53,7 +53,7 @@ class ArchitectureSearcher:
         self._config = walk(self._parameters, lambda p: values[p.name])
         return self._config | self._architectures.fixed
 
-    def tell(self, losses: Sequence[float]) -> None:
+    def tell(self, number: int, losses: Sequence[float]) -> None:
         """End the trial; its joules are a power of ten."""
         quality = 1 - self._architectures.error_scale * losses[0]
         energy_j = 10 ** losses[1]
@@ -90,8 +90,11 @@ def search(problem: Problem, seed: int) -> ArchitectureSearcher:
     """A search's sampler.
 
     Raises:
-        ValueError: configurations of the problem are no architectures.
+        ValueError: configurations of the problem are no architectures, or it has more losses than
+            quality and joules.
     """
+    if len(problem.reference) != 2:
+        raise ValueError(f"sampler search needs two objectives, got {len(problem.reference)}")
     if problem.architectures is None:
         raise ValueError(f"sampler search needs architectures, problem {problem.name} has none")
     return ArchitectureSearcher(problem, problem.architectures, seed)

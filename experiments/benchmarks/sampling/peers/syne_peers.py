@@ -36,17 +36,15 @@ class SyneSearcher:
     def __init__(self, problem: Problem, searcher: Any) -> None:
         """Nothing is asked yet."""
         self._parameters, self._searcher = problem.parameters, searcher
-        self._n = 0
 
     def ask(self) -> Config:
         """The searcher's next suggestion."""
         self._flat = self._searcher.suggest()
         return active(self._parameters, self._flat)
 
-    def tell(self, losses: Sequence[float]) -> None:
+    def tell(self, number: int, losses: Sequence[float]) -> None:
         """Report it complete."""
-        self._searcher.on_trial_complete(self._n, self._flat, list(losses))
-        self._n += 1
+        self._searcher.on_trial_complete(number, self._flat, list(losses))
 
 
 def _space(problem: Problem) -> dict[str, Any]:

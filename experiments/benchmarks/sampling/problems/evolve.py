@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.benchmarks.sampling.problems.problem import MINIMISED, Array
+from experiments.benchmarks.sampling.problems.problem import Array
 from experiments.benchmarks.sampling.problems.space import Parameter
 from nas.pareto.dominance import non_dominated_mask
 
@@ -28,8 +28,11 @@ def best_front(
     starts: int = 5,
     generations: int = 400,
     population: int = 300,
+    is_local: bool = True,
 ) -> Array:
-    """Losses ``(N, 2)`` of the front found; all parameters must be choices.
+    """Losses ``(N, M)`` of the front found; all parameters must be choices.
+
+    Without ``is_local`` there is no local search, which does not end on fronts of many thousands.
 
     Raises:
         ValueError: one is not.
@@ -47,6 +50,8 @@ def best_front(
             for s in range(starts)
         ]
     )
+    if not is_local:
+        return _front(rows, losses_of(rows))[1]
     return _local_search(sizes, losses_of, rows)
 
 
@@ -73,22 +78,26 @@ def _nsga2(
     return rows
 
 
-def _survivors(losses_N2: Array, n: int) -> Indices:
+def _survivors(losses_NM: Array, n: int) -> Indices:
     """Front by front; of the last one the least crowded."""
-    left, chosen = np.arange(len(losses_N2)), np.empty(0, dtype=np.int64)
+    left, chosen = np.arange(len(losses_NM)), np.empty(0, dtype=np.int64)
     while len(left) and len(chosen) < n:
-        mask = non_dominated_mask(losses_N2[left], MINIMISED)
+        mask = _is_non_dominated(losses_NM[left])
         front = left[mask]
         if len(chosen) + len(front) > n:
-            crowding = _crowding(losses_N2[front])
+            crowding = _crowding(losses_NM[front])
             front = front[np.argsort(-crowding, kind="stable")[: n - len(chosen)]]
         chosen, left = np.concatenate([chosen, front]), left[~mask]
     return chosen
 
 
-def _crowding(losses_N2: Array) -> Array:
-    distance = np.zeros(len(losses_N2))
-    for column in losses_N2.T:
+def _is_non_dominated(losses_NM: Array) -> NDArray[np.bool_]:
+    return non_dominated_mask(losses_NM, (False,) * losses_NM.shape[1])
+
+
+def _crowding(losses_NM: Array) -> Array:
+    distance = np.zeros(len(losses_NM))
+    for column in losses_NM.T:
         order = np.argsort(column)
         extent = max(float(column.max() - column.min()), 1e-12)
         distance[order[[0, -1]]] = np.inf
@@ -112,7 +121,7 @@ def _front(rows: Indices, losses: Array) -> tuple[Indices, Array]:
     _, first = np.unique(losses, axis=0, return_index=True)
     first = np.sort(first)
     rows, losses = rows[first], losses[first]
-    mask = non_dominated_mask(losses, MINIMISED)
+    mask = _is_non_dominated(losses)
     return rows[mask], losses[mask]
 
 

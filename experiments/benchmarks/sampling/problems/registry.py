@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from experiments.benchmarks.sampling.problems.architectures import Architectures, Values, stack
 from experiments.benchmarks.sampling.problems.canonical import CanonicalForm, load_canonical
+from experiments.benchmarks.sampling.problems.cells import cell_table
+from experiments.benchmarks.sampling.problems.dtlz import dtlz2
 from experiments.benchmarks.sampling.problems.graphs import graph_table
-from experiments.benchmarks.sampling.problems.problem import Array, Problem
+from experiments.benchmarks.sampling.problems.hwgpt import hwgpt
+from experiments.benchmarks.sampling.problems.noise import MeasurementNoise
+from experiments.benchmarks.sampling.problems.problem import Problem
 from experiments.benchmarks.sampling.problems.scoring import DIRECTIONS, SCALES, Scoring
-from experiments.benchmarks.sampling.problems.space import Config, choice
 from experiments.benchmarks.sampling.problems.sparse import sparse_table
 from experiments.benchmarks.sampling.problems.synthetic import layers, mixed
 from experiments.benchmarks.sampling.problems.tabular import read_table, table_problem
-from experiments.benchmarks.tables.hwgpt import load_oracle
-from search_spaces.space.batch import ArchitectureBatch
-from search_spaces.workload import Workload
-
-# The best-known front's hypervolume at this reference point, as others' shares were counted.
-_HWGPT_REFERENCE, _HWGPT_BEST = (41.848, -3.1852), 3.5092
-# Words of a column's name: more of the first is better, unless one of the others is there as well.
-_MAXIMISED = frozenset(
-    ("accuracy", "acc", "auc", "auroc", "f1", "bleu", "chrf", "recall", "iou", "miou", "score")
-    + ("psnr", "ssim", "throughput", "fps")
-)
-_MINIMISED = frozenset(("error", "err", "loss", "drop", "gap", "regret"))
-# What NSGA-II reaches in 1,000 evaluations.
-_HWGPT_MILESTONE = 0.946
+from nas.samplers.objectives import doubt, usual_direction
 
 
 @dataclass(frozen=True)
 class ProblemName:
-    """``kind`` is ``hwgpt`` (energy of ``device``), ``table`` or a name in ``MADE_UP``."""
+    """``kind`` is ``hwgpt`` (energy of ``device``), ``dtlz2``, ``table`` or in ``MADE_UP``.
+
+    With ``noise``, costs are seen with this relative standard deviation, and rates as those of
+    ``validation_size`` samples.
+    """
 
     kind: str
     path: Path = Path()
@@ -48,12 +37,16 @@ class ProblemName:
     ignore: tuple[str, ...] = ()
     device: str = "h100"
     canonical: tuple[Path, str] | None = None
+    n_objectives: int = 2
+    noise: float = 0.0
+    validation_size: int = 0
 
     @property
     def doubtful(self) -> list[str]:
-        """Objectives that are minimised although more of them is better by their name."""
+        """Questions about objectives whose direction is not the usual one, by their names."""
         pairs = zip(self.objectives, self.directions, strict=True)
-        return [name for name, way in pairs if way == "min" and _is_maximised(name)]
+        questions = [doubt(name, maximize=way == "max") for name, way in pairs]
+        return [question for question in questions if question is not None]
 
 
 def parse_table(text: str, ignore: Sequence[str] = ()) -> ProblemName:
@@ -72,12 +65,11 @@ def parse_table(text: str, ignore: Sequence[str] = ()) -> ProblemName:
     if objectives[0] == objectives[1]:
         raise ValueError(f"table {path}: objectives must be two columns, got {names!r}")
     problem = ProblemName("table", Path(path), objectives, ways, scales, tuple(ignore))
-    doubtful = problem.doubtful
-    if doubtful and directions is None:
-        likely = ",".join("max" if name in doubtful else "min" for name in objectives)
+    likely = [usual_direction(name) or "min" for name in objectives]
+    if directions is None and "max" in likely:
         raise ValueError(
-            f"table {path}: {doubtful[0]!r} would be minimised; add :{likely} if more of it is "
-            f"better, or :min,min if not"
+            f"table {path}: {objectives[likely.index('max')]!r} would be minimised; add "
+            f":{','.join(likely)} if more of it is better, or :min,min if not"
         )
     return problem
 
@@ -105,12 +97,6 @@ def _parts(text: str) -> tuple[str, str, str | None]:
     return rest, last, None
 
 
-def _is_maximised(name: str) -> bool:
-    words = set(re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*", name.replace("_", " ")))
-    lower = {word.lower() for word in words}
-    return bool(lower & _MAXIMISED) and not lower & _MINIMISED
-
-
 @cache
 def make_problem(name: ProblemName) -> Problem:
     """The problem of a name; read or built once in a process.
@@ -118,9 +104,14 @@ def make_problem(name: ProblemName) -> Problem:
     Raises:
         ValueError: there is none, or its files cannot be read.
     """
+    if name.noise:
+        problem = make_problem(replace(name, noise=0.0))
+        return _with_noise(problem, name.noise, name.validation_size)
     match name.kind:
         case "hwgpt":
-            return _hwgpt(name.path, name.device)
+            return hwgpt(name.path, name.device, name.n_objectives)
+        case "dtlz2":
+            return dtlz2(name.n_objectives)
         case "table":
             problem = read_table(
                 name.path, name.objectives, name.directions, name.scales, name.ignore
@@ -128,9 +119,30 @@ def make_problem(name: ProblemName) -> Problem:
             return problem if name.canonical is None else _with_canonical(problem, name.canonical)
     if name.kind not in MADE_UP:
         raise ValueError(
-            f"kind must be hwgpt, table or one of {', '.join(MADE_UP)}, got {name.kind!r}"
+            f"kind must be hwgpt, dtlz2, table or one of {', '.join(MADE_UP)}, got {name.kind!r}"
         )
     return MADE_UP[name.kind]()
+
+
+def _with_noise(problem: Problem, relative_sd: float, n_samples: int) -> Problem:
+    """Return the problem with measurements in place of exact values.
+
+    Raises:
+        ValueError: the losses are not known to be a rate and a cost.
+    """
+    if problem.measured is None:
+        raise ValueError(
+            f"--noise must be of a rate from 0 to 1, scored linearly, and of a positive cost that "
+            f"is minimised, in this order, and problem {problem.name} has others"
+        )
+    return replace(
+        problem,
+        name=f"{problem.name}-noise-{100 * relative_sd:g}",
+        about=f"{problem.about}; costs are seen with {100 * relative_sd:g}% of noise, rates as of "
+        f"{n_samples:,} samples; scored by the true losses of what was measured best",
+        noise=MeasurementNoise(problem.measured, relative_sd, n_samples),
+        is_scored_by_front=True,
+    )
 
 
 def _with_canonical(problem: Problem, function: tuple[Path, str]) -> Problem:
@@ -172,65 +184,19 @@ def _sparse() -> Problem:
     return table_problem(Path("sparse"), sparse_table(), Scoring(("error", "energy_j")))
 
 
+def _cells(scale: str) -> Problem:
+    name = "cells" if scale == "linear" else f"cells-{scale}"
+    scoring = Scoring(("accuracy", "energy_j"), ("max", "min"), ("linear", scale))
+    return table_problem(Path(name), cell_table(), scoring)
+
+
+SYNTHETIC = ("layers", "mixed")
+MADE_TABLES = ("graphs", "sparse", "cells", "cells-log")
 MADE_UP: dict[str, Callable[[], Problem]] = {
     "layers": layers,
     "mixed": mixed,
     "graphs": _graphs,
     "sparse": _sparse,
+    "cells": lambda: _cells("linear"),
+    "cells-log": lambda: _cells("log"),
 }
-
-
-def _hwgpt(folder: Path, device: str) -> Problem:
-    module = load_oracle(folder)
-    oracle: Any = module.Oracle("s")
-    if device not in oracle.devices():
-        raise ValueError(f"device must be one of {', '.join(oracle.devices())}, got {device!r}")
-    sizes = module.SPACE["s"]
-    parameters = [
-        choice("embed", *sizes["embed"]),
-        choice("n_layer", *sizes["layer"]),
-        choice("bias", True, False),
-    ]
-    for part in ("mlp", "head"):
-        parameters += [
-            choice(f"{part}_{i}", *sizes[part], above=("n_layer", i))
-            for i in range(max(sizes["layer"]))
-        ]
-
-    def truth(configs: Sequence[Config]) -> Array:
-        models = [
-            (
-                c["embed"],
-                c["n_layer"],
-                [c[f"mlp_{i}"] for i in range(c["n_layer"])],
-                [c[f"head_{i}"] for i in range(c["n_layer"])],
-                c["bias"],
-            )
-            for c in configs
-        ]
-        energy = np.asarray(oracle.hw_metric(models, device=device, metric="energies"))
-        return np.column_stack([np.asarray(oracle.perplexity(models)), np.log10(energy)])
-
-    def batch_of(columns: Values) -> ArchitectureBatch:
-        layers = range(max(sizes["layer"]))
-        heads, ratios = (
-            np.stack([columns[f"{part}_{i}"] for i in layers], axis=1) for part in ("head", "mlp")
-        )
-        return stack(columns["embed"], columns["n_layer"], heads, ratios)
-
-    return Problem(
-        name=f"hwgpt-s-{device}",
-        about="perplexity and log10 energy by the surrogates (front: best known, not proven)",
-        parameters=tuple(parameters),
-        truth=truth,
-        reference=_HWGPT_REFERENCE,
-        best=lambda: _HWGPT_BEST,
-        milestone=_HWGPT_MILESTONE,
-        architectures=Architectures(
-            Workload("hwgpt", "language_modelling", (1024,), 50_257, 1, vocab_size=50_257),
-            batch_of,
-            # Biases change perplexity by 0.04 of 20 and no joules.
-            fixed={"bias": True},
-            error_scale=1e-3,
-        ),
-    )

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from experiments.benchmarks.sampling.problems.noise import Measured
 from experiments.benchmarks.sampling.problems.problem import Array
 
 DIRECTIONS, SCALES = ("min", "max"), ("linear", "log")
@@ -52,6 +53,15 @@ class Scoring:
                 values = np.log10(values)
             columns.append(values if direction == "min" else -values)
         return np.column_stack(columns)
+
+    def measured(self, losses_N2: Array) -> Measured | None:
+        """Return how the losses were made, ``None`` if not from a rate and a positive cost."""
+        is_accuracy = self.directions[0] == "max"
+        rates = -losses_N2[:, 0] if is_accuracy else losses_N2[:, 0]
+        is_rate = self.scales[0] == "linear" and rates.min() >= 0 and rates.max() <= 1
+        is_log_cost = self.scales[1] == "log"
+        is_cost = self.directions[1] == "min" and (is_log_cost or losses_N2[:, 1].min() > 0)
+        return Measured(is_accuracy, is_log_cost) if is_rate and is_cost else None
 
     @property
     def about(self) -> str:

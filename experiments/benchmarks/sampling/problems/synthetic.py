@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.benchmarks.sampling.problems.architectures import Architectures, stack
 from experiments.benchmarks.sampling.problems.evolve import best_front
+from experiments.benchmarks.sampling.problems.noise import GaussianNoise, Measured
 from experiments.benchmarks.sampling.problems.problem import Array, Problem
 from experiments.benchmarks.sampling.problems.space import Parameter, choice, columns_of
 from search_spaces.architecture import PRECISIONS
@@ -60,6 +61,7 @@ def layers() -> Problem:
         truth=lambda configs: layer_losses(columns_of(space, configs)),
         reference=(0.5, -1.3),
         best=best,
+        measured=Measured(is_log_cost=True),
         architectures=Architectures(
             Workload("layers", "text_classification", (int(_TOKENS),), 2, 1, vocab_size=4000),
             _layer_batch,
@@ -155,7 +157,7 @@ def mixed() -> Problem:
         truth=lambda configs: mixed_losses(columns_of(space, configs)),
         reference=(0.9, 1.1),
         best=lambda: problem.volume(mixed_front()),
-        noise_sd=0.01,
+        noise=GaussianNoise(0.01),
     )
     return problem
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from experiments.benchmarks.sampling.problems.problem import MINIMISED, Array, Problem
+from experiments.benchmarks.sampling.problems.problem import Array, Problem, volume_of
 from experiments.benchmarks.sampling.problems.scoring import Scoring
 from experiments.benchmarks.sampling.problems.space import Config, Parameter
 from experiments.benchmarks.sampling.problems.surrogate_table import surrogate_problem
@@ -27,9 +27,9 @@ from experiments.benchmarks.tables.frame import (
     check_numbers,
     read_frame,
 )
-from nas.pareto.hypervolume import hypervolume
 
 _MARGIN, _MOST_SNAPPED, _PROBES = 0.1, 1 / 3, 200
+_FULL = "a full grid"
 
 
 class Snapping:
@@ -115,8 +115,10 @@ def table_problem(
         parameters=parameters,
         truth=lambda configs: losses[[row(config) for config in configs]],
         reference=reference,
-        best=lambda: hypervolume(losses, reference, MINIMISED),
+        best=lambda: volume_of(losses, reference),
+        measured=scoring.measured(losses),
         row=row,
+        has_own_values=coverage == _FULL,
     )
 
 
@@ -138,7 +140,7 @@ def _coverage(codes_NC: NDArray[np.int64], snapping: Snapping) -> str | None:
     sizes = codes_NC.max(axis=0) + 1
     share = len(np.unique(codes_NC, axis=0)) / np.prod(sizes, dtype=float)
     if share == 1:
-        return "a full grid"
+        return _FULL
     rng = np.random.default_rng(0)
     differing = [snapping(rng.integers(sizes))[1] for _ in range(_PROBES)]
     typical, n = float(np.median(differing)), codes_NC.shape[1]
