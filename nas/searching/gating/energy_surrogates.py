@@ -88,10 +88,9 @@ class EnergySurrogates:
 
         ``choices`` are the precisions and sparsities that a runtime is asked for, all by default.
         """
-        data: dict[str | None, WarmStartData] = {**further} if further else {None: warm_start}
         self._models: dict[str | None, EnergySurrogate] = {
             name: EnergySurrogate(workload, prior, seed=seed, runtime=name)
-            for name, prior in data.items()
+            for name, prior in (further or {None: warm_start}).items()
         }
         self._choices = choices or {}
 
