@@ -2,11 +2,12 @@
 
     make checkpoints
     python -m experiments.benchmarks.serving.checkpoint_runtimes minilm
-    python -m experiments.benchmarks.serving.checkpoint_runtimes smollm2
+    python -m experiments.benchmarks.serving.checkpoint_runtimes smollm2 --text input.txt
 
-Joules are measured side by side in rounds of fresh processes, as by ``nas measure --runtime``.
-Each converted file is then run once with its runtime alone, for the memory of that process and for
-the difference of its outputs from torch's in fp32.
+Joules are measured side by side in rounds of fresh processes, as by ``nas measure --runtime``; of
+a language model at prefill and at generation. Each converted file is then run once with its
+runtime alone, for the memory of that process and for the difference of its outputs from torch's in
+fp32. With ``--text`` each form of a language model is judged on that text, in bits per byte.
 """
 
 from __future__ import annotations
@@ -28,11 +29,18 @@ from experiments.benchmarks.compression.checkpoint_joules import (
     Progress,
     instruction_sets,
 )
+from experiments.benchmarks.serving.text_quality import bits_of
 from experiments.results.sheet import ROOT, Sheet, add_keep_option
 from experiments.results.table import Column, Table
 from nas.core.scratch import scratch
 from nas.measuring.measure import CheckpointEnergy, Row
-from nas.measuring.subject import Sizes, in_precision, subject_of
+from nas.measuring.subject import (
+    DEFAULT_TOKENS,
+    Sizes,
+    in_precision,
+    precision_named,
+    subject_of,
+)
 from predictors.measurement.worker import random_inputs
 from search_spaces.compression.apply import compress
 from search_spaces.pretrained import load_checkpoint
@@ -54,6 +62,7 @@ COLUMNS = (
     Column("memory, alone", "{memory_mb:.0f} MB"),
     Column("outputs differ by", "{difference:.5f}"),
 )
+QUALITY = Column("bits per byte", "{bits:.3f}")
 
 
 def alone(
@@ -112,8 +121,12 @@ def _run(
     return findings
 
 
-def row_of(row: Row, findings: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return one form as a row of the table."""
+def row_of(
+    row: Row,
+    findings: Mapping[Any, Mapping[str, Any]],
+    bits: Mapping[Any, float],
+) -> dict[str, Any]:
+    """Return one form as a row of the table; ``bits`` are per byte, by runtime and precision."""
     found = findings.get((row.runtime, row.precision, row.phase))
     ratio = row.ratio
     return {
@@ -129,6 +142,7 @@ def row_of(row: Row, findings: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any
         "latency_ms": 1e3 * row.latency_s,
         "memory_mb": None if found is None else found["peak_bytes"] / 1e6,
         "difference": None if found is None else found["difference"],
+        "bits": bits.get((row.runtime, row.precision)),
         "n_rounds": row.n_rounds,
     }
 
@@ -150,6 +164,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="convert nothing again: leave out memory and the difference of outputs",
     )
     parser.add_argument(
+        "--text",
+        type=Path,
+        metavar="FILE",
+        help="judge each form of a language model on this text (UTF-8), in bits per byte",
+    )
+    parser.add_argument(
+        "--windows", type=int, default=16, help="samples of --text, spread over it (default: 16)"
+    )
+    parser.add_argument(
         "--records",
         type=Path,
         default=ROOT / "build" / "checkpoint-runtimes.jsonl",
@@ -161,6 +184,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = CHECKPOINTS / MODELS[arguments.model]
     if not folder.is_dir():
         sys.exit(f"{folder} is missing: run `make checkpoints`")
+    if arguments.text is not None and arguments.model != "smollm2":
+        parser.error(f"--text judges a language model: leave it out with {arguments.model}")
+    if arguments.text is not None and not arguments.text.is_file():
+        parser.error(f"--text must be a file, got {arguments.text}")
+    if arguments.windows < 1:
+        parser.error(f"--windows must be >= 1, got {arguments.windows}")
     if arguments.model == "smollm2":
         (folder,) = folder.glob("*.gguf")
     sheet = Sheet(parser, arguments, f"runtimes-{arguments.model}")
@@ -178,13 +207,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not found.rows:
         sys.exit("nothing was measured")
     findings = {} if arguments.joules_only else alone(folder, found, length)
+    bits: Mapping[Any, float] = {}
+    if arguments.text is not None:
+        bits = bits_of(
+            load_checkpoint(folder),
+            arguments.text,
+            [(row.runtime, precision_named(row.precision)) for row in found.rows],
+            length=DEFAULT_TOKENS if length is None else length,
+            n_windows=arguments.windows,
+        )
     keys = ", ".join(dict.fromkeys(row.workload for row in found.rows))
     failed = "".join(f"; {name} failed: {cause}" for name, cause in found.failed.items())
     left_out = "".join(f"; {line}" for line in found.left_out)
     table = Table(
         arguments.model,
-        COLUMNS[:6] if arguments.joules_only else COLUMNS,
-        tuple(row_of(row, findings) for row in found.rows),
+        (
+            *(COLUMNS[:6] if arguments.joules_only else COLUMNS),
+            *(() if arguments.text is None else (QUALITY,)),
+        ),
+        tuple(row_of(row, findings, bits) for row in found.rows),
         note=f"{keys}, one thread; {found.rows[0].n_rounds} rounds{failed}{left_out}",
     )
     note = "seconds are of the last call: rounds in the records are not repeated"

@@ -83,9 +83,12 @@ def choices_in(
     """
     from search_spaces.compression.realness import real_choices, runnable_choices
 
+    named = _choices(space)
+
     def kept(name: str, find: Callable[[RealnessReport], Choices]) -> tuple[str, ...]:
         precisions, sparsities = find(_probed(space, device, rows, name))
-        return (*_mixed(precisions, name), *sparsities)
+        found = (*_mixed(precisions, name), *sparsities)
+        return tuple(choice for choice in found if choice in named)
 
     choices = {name: kept(name, real_choices) for name in runtimes}
     if not only_real and not is_preset(space):

@@ -88,9 +88,11 @@ class EnergySurrogates:
 
         ``choices`` are the precisions and sparsities that a runtime is asked for, all by default.
         """
-        self._models: dict[str | None, EnergySurrogate] = {
-            name: EnergySurrogate(workload, prior, seed=seed, runtime=name)
-            for name, prior in (further or {None: warm_start}).items()
+        data: list[tuple[str | None, WarmStartData]] = [(None, warm_start)]
+        if further:
+            data = list(further.items())
+        self._models = {
+            name: EnergySurrogate(workload, prior, seed=seed, runtime=name) for name, prior in data
         }
         self._choices = choices or {}
 
