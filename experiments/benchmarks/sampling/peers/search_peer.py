@@ -15,13 +15,12 @@ from experiments.benchmarks.sampling.problems.space import Config, walk
 from nas.core.estimate import Score
 from nas.records.candidate import Candidate, Measurement, Outcome
 from nas.records.trial import Trial
-from nas.searching.controller.sampler_by_name import architecture_sampler
+from nas.searching.controller.sampler_by_name import EHVI_STARTUP_TRIALS, architecture_sampler
 from nas.searching.gating.surrogates import ArchitectureSurrogates
 from predictors.meters.base import EnergyReading
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 
-_STARTUP_TRIALS = 10
 _RELATIVE_SD = 0.003
 
 
@@ -38,12 +37,14 @@ class ArchitectureSearcher:
         self._surrogates = ArchitectureSurrogates(architectures.workload, seed=seed)
         sampler = architecture_sampler(
             self._surrogates,
-            startup_trials=_STARTUP_TRIALS,
+            startup_trials=EHVI_STARTUP_TRIALS,
             batch_of=self._batch,
             canonical=self._canonical,
         )
         self._study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
         self._distributions = {p.name: CategoricalDistribution(p.values) for p in self._parameters}
+        # A search evaluates its smallest member first.
+        self._study.enqueue_trial({p.name: p.values[0] for p in self._parameters})
         self._trials: list[Trial] = []
 
     def ask(self) -> Config:
