@@ -6,6 +6,7 @@ import pytest
 
 from experiments.benchmarks.sampling import running, search_quality
 from experiments.benchmarks.sampling.curves import measured_front_curve, volume_curve
+from experiments.benchmarks.sampling.peers import optuna_peers
 from experiments.benchmarks.sampling.peers.registry import PEERS
 from experiments.benchmarks.sampling.problems.cells import OPERATIONS, cell_table
 from experiments.benchmarks.sampling.problems.dtlz import dtlz2
@@ -295,3 +296,14 @@ def test_a_clock_counts_within_its_blocks_alone():
     spent = clock.cpu_s
     sum(range(300_000))
     assert 0 < spent == clock.cpu_s <= clock.wall_s + 0.1
+
+
+def test_ours_is_told_where_each_candidate_has_values_of_its_own():
+    def told(name):
+        searcher = optuna_peers.ours(make_problem(name), seed=0)
+        return searcher._study.sampler._options.deterministic
+
+    assert told(ProblemName("cells")) and told(ProblemName("layers"))
+    # The nearest row of a sparse table answers for several candidates.
+    assert not told(ProblemName("graphs")) and not told(ProblemName("sparse"))
+    assert not told(ProblemName("cells", noise=0.05, validation_size=100))
