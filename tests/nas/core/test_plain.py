@@ -68,7 +68,7 @@ def test_every_trial_has_every_value_or_its_default(state):
     trial = TRIALS[state]
     defaults = {"state": "running", "n_evaluations": 1, "curve": (), "start": "random"}
     defaults |= {"qat": "not needed", "trained_by": (), "readings": {}, "unmeasured": {}}
-    defaults |= {"measured_by": {}}
+    defaults |= {"measured_by": {}, "left_out_runtimes": {}}
     for name, path in PATHS.items():
         value = value_at(trial, path)
         assert getattr(trial, name) == (defaults.get(name) if value is None else value), name
