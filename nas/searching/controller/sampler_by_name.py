@@ -29,8 +29,6 @@ from search_spaces.space.positions import is_active, repaired
 from search_spaces.workload import Workload
 
 Array = NDArray[np.float64]
-# Most trials far apart before ``ehvi`` proposes by its surrogates; the gate waits for more.
-EHVI_STARTUP_TRIALS = 6
 # Maps ``P`` names of parameters and rows ``(N, P)`` to architectures.
 NamedBatch = Callable[[Sequence[str], Array], ArchitectureBatch]
 
@@ -56,7 +54,7 @@ def make_sampler(
     if name == "ehvi":
         return architecture_sampler(
             surrogates,
-            startup_trials=min(startup_trials, EHVI_STARTUP_TRIALS),
+            startup_trials=startup_trials,
             batch_of=lambda names, rows: _batch(names, rows, space),
             canonical=lambda names, rows: _canonical(names, rows, space),
             allowed=None if pruning is None else lambda names, rows: _kept(names, rows, pruning),

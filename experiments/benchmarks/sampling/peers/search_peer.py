@@ -15,12 +15,13 @@ from experiments.benchmarks.sampling.problems.space import Config, walk
 from nas.core.estimate import Score
 from nas.records.candidate import Candidate, Measurement, Outcome
 from nas.records.trial import Trial
-from nas.searching.controller.sampler_by_name import EHVI_STARTUP_TRIALS, architecture_sampler
+from nas.searching.controller.sampler_by_name import architecture_sampler
 from nas.searching.gating.surrogates import ArchitectureSurrogates
 from predictors.meters.base import EnergyReading
 from search_spaces.space.batch import ArchitectureBatch
 from search_spaces.workload import Workload
 
+_STARTUP_TRIALS = 10
 _RELATIVE_SD = 0.003
 
 
@@ -37,7 +38,7 @@ class ArchitectureSearcher:
         self._surrogates = ArchitectureSurrogates(architectures.workload, seed=seed)
         sampler = architecture_sampler(
             self._surrogates,
-            startup_trials=EHVI_STARTUP_TRIALS,
+            startup_trials=_STARTUP_TRIALS,
             batch_of=self._batch,
             canonical=self._canonical,
         )
