@@ -7,6 +7,7 @@ change of writing direction could imitate this project's own output.
 from __future__ import annotations
 
 import unicodedata
+from typing import Any
 
 # Greatest length of a name, and of a text such as a label or a device's description.
 MOST_NAME, MOST_TEXT = 100, 300
@@ -58,3 +59,17 @@ def place_of(device: str, runtime: str) -> str:
 def device_of(place: str, runtime: str) -> str:
     """Return the device of a place of ``place_of``."""
     return place.removesuffix(f", {runtime}")
+
+
+def runtime_names(values: Any) -> tuple[str, ...]:
+    """Return runtimes, each named once; a text is one name.
+
+    Raises:
+        ValueError: it is no list of names, or a name is repeated.
+    """
+    names = (values,) if isinstance(values, str) else values
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n for n in names):
+        raise ValueError(f"runtime must be a list of runtimes, got {values!r}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"runtime must name each once, got {', '.join(names)}")
+    return tuple(names)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
 from nas.core.files import place_at
-from nas.core.names import TORCH
+from nas.core.names import TORCH, runtime_names
 from nas.core.nearest import did_you_mean
 from nas.core.plain import from_plain, require_int, to_plain
 from nas.inheriting import TASK
 from nas.inheriting.shared_folder import SharedFolder
+from nas.records.config_checks import check_goes_with_supernet, check_runtimes
 from nas.records.device_names import MeasuredDevice
 from nas.records.goals import Cost, Goals, read_limits
 from nas.records.rungs import HalvingConfig
@@ -20,9 +21,7 @@ from nas.records.supernet import SupernetConfig
 from nas.training.config import TrainingConfig
 from search_spaces.architecture import TRANSFORMER, Architecture, require_positive_int
 from search_spaces.plugins import Plugin, check_named, load_plugin
-from search_spaces.runtimes.base import Converter
-from search_spaces.runtimes.registry import get_runtime
-from search_spaces.space import SearchSpace, runtime_names
+from search_spaces.space import SearchSpace
 from search_spaces.space.encoding import encode
 
 SamplerName = Literal["ehvi", "tpe", "nsga2", "random"]
@@ -201,7 +200,7 @@ class SearchConfig:
                 f"got {self.halving.min_epochs}"
             )
         if self.supernet is not None:
-            _check_goes_with_supernet(self)
+            check_goes_with_supernet(self)
         _check_checkpoint(self)
         if not all(isinstance(plugin, Plugin) for plugin in self.plugins):
             raise ValueError(f"plugins must be results of nas.plugin, got {self.plugins!r}")
@@ -234,7 +233,7 @@ class SearchConfig:
             place_at(self.files_at)
         if self.predictor is not None and not (isinstance(self.predictor, str) and self.predictor):
             raise ValueError(f"predictor must be a file or None, got {self.predictor!r}")
-        _check_runtimes(self)
+        check_runtimes(self)
         if len(self.baselines) > self.trials:
             raise ValueError(
                 f"trials must be >= the number of baselines, {len(self.baselines)}, "
@@ -363,33 +362,6 @@ class EvaluationConfig:
         return replace(self, training=replace(self.training, recovery=recovery))
 
 
-def _check_runtimes(config: SearchConfig) -> None:
-    """Raise ``ValueError`` unless the runtimes can hold members of the space on the device."""
-    further = {each.device or config.device for each in config.measure_on}
-    for runtime in map(get_runtime, config.runtimes):
-        if not isinstance(runtime, Converter):
-            continue
-        if {config.device, *further} != {"cpu"}:
-            raise ValueError(f"runtime {runtime.name} runs on the CPU: device must be cpu")
-        if config.space.has_decoder:
-            raise ValueError(
-                f"runtime must be {TORCH} in a space with decoder_depth: {runtime.name} holds no "
-                f"encoder-decoders"
-            )
-    if len(config.runtimes) > 1 and config.measure_on:
-        raise ValueError(
-            f"measure_on must be empty with several runtimes, got "
-            f"{', '.join(device.name for device in config.measure_on)} with "
-            f"{', '.join(config.runtimes)}: search once for each device, or in one runtime"
-        )
-    unknown = sorted(config.runtime_choices.keys() - set(config.runtimes))
-    if unknown:
-        raise ValueError(
-            f"runtime_choices must be of runtimes of the search, "
-            f"{', '.join(config.runtimes)}, got {', '.join(unknown)}"
-        )
-
-
 def _check_checkpoint(config: SearchConfig) -> None:
     """Raise ``ValueError`` unless checkpoint, teacher and space belong together."""
     has_parent = config.space.parent is not None
@@ -412,23 +384,3 @@ def _check_checkpoint(config: SearchConfig) -> None:
             )
     if config.training.recovery.inherit_share is None:
         raise ValueError("inherit_share must be set with a checkpoint, got None")
-
-
-def _check_goes_with_supernet(config: SearchConfig) -> None:
-    """Raise ``ValueError`` for settings that a search with a supernet does not support."""
-    if config.halving is not None:
-        raise ValueError("halving must be None with a supernet, whose sub-networks do not train")
-    if config.training.recovery.inherit_share is not None:
-        raise ValueError("inherit_share must be None with a supernet, which finalists start from")
-    if config.goals.needs_latency:
-        raise ValueError(
-            "max_latency_s and the objective latency must be left out with a supernet: few of its "
-            "sub-networks are measured"
-        )
-    if config.refine:
-        raise ValueError(f"refine must be 0 with a supernet, got {config.refine}")
-    if config.warm_start:
-        raise ValueError(
-            "warm_start must be empty with a supernet: qualities of other runs do not compare "
-            f"with inherited ones, got {', '.join(config.warm_start)}"
-        )

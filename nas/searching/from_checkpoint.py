@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from nas.core.names import TORCH
+from nas.core.names import TORCH, runtime_names
 from nas.core.plain_yaml import read_yaml
 from nas.inheriting.adapt import check_untuned
 from nas.inheriting.parent import Imported, imported, load_parent, parent_architecture, parent_on
@@ -25,7 +25,7 @@ from nas.tasks.registry import get_task
 from nas.training.config import DistillConfig, RecoveryConfig, TrainingConfig
 from search_spaces.cost.kernels import rows_read
 from search_spaces.pretrained.writing.stock import stock_refusals
-from search_spaces.space import SearchSpace, runtime_names
+from search_spaces.space import SearchSpace
 from search_spaces.space.cuts import cuts_of, with_genes, with_plain_parent
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from nas.core.names import check_name
+from nas.core.names import check_name, runtime_names
 from nas.core.nearest import did_you_mean
 from nas.core.plain_yaml import read_yaml
 from search_spaces.architecture import STYLES, TRANSFORMER, Architecture, BlockStyle
@@ -422,20 +422,6 @@ def _runtime_values(data: Mapping[str, Any]) -> tuple[str, ...]:
     if "runtime" in data and not values:
         raise ValueError(f"runtime must be a list of runtimes or left out, got {values!r}")
     return runtime_names(values)
-
-
-def runtime_names(values: Any) -> tuple[str, ...]:
-    """Return runtimes, each named once; a text is one name.
-
-    Raises:
-        ValueError: it is no list of names, or a name is repeated.
-    """
-    names = (values,) if isinstance(values, str) else values
-    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n for n in names):
-        raise ValueError(f"runtime must be a list of runtimes, got {values!r}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"runtime must name each once, got {', '.join(names)}")
-    return tuple(names)
 
 
 def _check_key(where: str, key: object, allowed: Collection[str]) -> None:

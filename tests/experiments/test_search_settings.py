@@ -67,7 +67,7 @@ def test_noise_depends_on_the_seed_the_row_and_how_often_it_was_evaluated():
 
 
 class Repeating:
-    """Proposes one candidate again and again, and keeps what it is told."""
+    """A sampler that always proposes the same candidate, and records the losses of each."""
 
     told: list[list[float]] = []
 

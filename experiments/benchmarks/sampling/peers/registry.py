@@ -33,13 +33,13 @@ class Searcher(Protocol):
     """One search of one problem."""
 
     def ask(self) -> Config:
-        """What to evaluate next: the active parameters."""
+        """Propose a candidate: its active parameters."""
         ...
 
     def tell(self, number: int, losses: Sequence[float]) -> None:
-        """The losses of what was asked for as number ``number``, from 0.
+        """Record the losses of proposal ``number``, counted from 0.
 
-        Those that are not parallel are told before they are asked again.
+        A sampler without ``Peer.is_parallel`` receives them before it proposes again.
         """
         ...
 
@@ -49,7 +49,7 @@ class Peer:
     """A sampler: made by ``function`` of ``module`` for a problem and a seed.
 
     ``is_dear`` ones are run when they are named only: they are slow, or need architectures.
-    ``is_parallel`` ones can be asked again before they are told.
+    ``is_parallel`` ones can propose again before they know the losses of earlier proposals.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Noise of what a sampler is told: of a validation set on qualities, relative on costs.
+"""Noise of measured losses: that of a validation set on qualities, relative noise on costs.
 
 The noise of the k-th evaluation of a row depends on the seed, the row and k alone, so that all
 samplers get the same.
@@ -32,7 +32,7 @@ class GaussianNoise:
     sd: float
 
     def __call__(self, losses_M: Array, rng: np.random.Generator) -> Array:
-        """Add it."""
+        """Add the noise."""
         measured = losses_M.copy()
         measured[0] += self.sd * rng.standard_normal()
         return measured
