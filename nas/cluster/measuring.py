@@ -217,10 +217,7 @@ class Measurements:
         subject = (architecture, workload, weights, inputs)
         tasks = [(device.name or "", device.start(*subject)) for device in self._further]
         try:
-            if runtime is None:
-                record = self._first(*subject)
-            else:
-                record = self._first(*subject, runtime=runtime)
+            record = self._first(*subject, runtime)
         except BaseException:
             for _, task in tasks:
                 ray.cancel(task)

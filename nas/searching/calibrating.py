@@ -59,9 +59,8 @@ def _in_runtime(
     measure: Measure, labels: Labels, inputs: Place
 ) -> Callable[[Architecture], EnergyRecord]:
     """Return ``measure`` of untrained architectures in the runtime of ``labels``."""
-    named = {} if labels.runtime is None else {"runtime": labels.runtime}
     workload = labels.conditions.workload
-    return lambda architecture: measure(architecture, workload, None, inputs, **named)
+    return lambda architecture: measure(architecture, workload, None, inputs, labels.runtime)
 
 
 def calibrate(

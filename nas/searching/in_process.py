@@ -249,10 +249,7 @@ class _Measures:
         runtime: str | None = None,
     ) -> EnergyRecord:
         """See ``Measure``."""
-        if runtime is None:
-            record = self._first(architecture, workload, weights, inputs)
-        else:
-            record = self._first(architecture, workload, weights, inputs, runtime=runtime)
+        record = self._first(architecture, workload, weights, inputs, runtime)
         self._readings = FurtherReadings()
         for name, measure in self._further:
             try:

@@ -95,7 +95,7 @@ class Measured:
     def __init__(self):
         self.calls = []
 
-    def __call__(self, architecture, workload, weights, inputs):
+    def __call__(self, architecture, workload, weights, inputs, runtime=None):
         self.calls.append((architecture, weights))
 
         class Record:
