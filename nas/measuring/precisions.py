@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nas.core.names import TORCH
 from nas.core.user_folders import cache_folder
-from nas.measuring.subject import Subject, in_precision, precision_named
+from nas.measuring.subject import Subject, precision_named
 from search_spaces.architecture import PRECISIONS, Architecture, Precision
 from search_spaces.compression.realness import RealnessReport, Shape
 from search_spaces.cost.kernels import kernel_fault
@@ -69,7 +69,7 @@ def variants_of(
     if not variants:
         raise ValueError(f"precision must be one that runs on {device}: {'; '.join(left_out)}")
     if runtimes:
-        baseline = Variant(TORCH, "fp32", in_precision(subject.checkpoint.architecture, "fp32"))
+        baseline = Variant(TORCH, "fp32", subject.checkpoint.architecture.in_precision("fp32"))
         variants = [baseline, *(each for each in variants if each != baseline)]
     return Variants(tuple(variants), tuple(left_out))
 
@@ -91,7 +91,7 @@ def _of_runtime(
     for precision in named or PRECISIONS:
         if not named and precision not in runtime.precisions:
             continue
-        architecture = in_precision(own, precision)
+        architecture = own.in_precision(precision)
         fault = _fault(subject, runtime, architecture, device)
         if fault is None:
             possible.append(Variant(runtime.name, precision, architecture))

@@ -1,4 +1,4 @@
-"""What is measured of a checkpoint: its workloads, and its architecture in each precision."""
+"""What is measured of a checkpoint: its workloads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ from nas.core.names import printable
 from nas.core.nearest import did_you_mean
 from nas.tasks.base import Task
 from nas.tasks.embeddings.task import Embeddings
-from search_spaces.architecture import (
-    PRECISIONS,
-    Architecture,
-    Compression,
-    LayerSpec,
-    Precision,
-)
+from search_spaces.architecture import PRECISIONS, Precision
 from search_spaces.workload import PHASES, Phase, Workload
 
 if TYPE_CHECKING:
@@ -98,19 +92,6 @@ def subject_of(checkpoint: Checkpoint, sizes: Sizes) -> Subject:
         notes.append("batches have 1 sample; --batch-size changes it")
     workload.check_fits(checkpoint.architecture)
     return Subject(checkpoint, _phases(workload, sizes.phases), tuple(notes))
-
-
-def in_precision(architecture: Architecture, precision: Precision) -> Architecture:
-    """Return ``architecture`` with every block in ``precision``."""
-    compression = Compression(precision=precision)
-    layers = tuple(
-        LayerSpec(
-            replace(layer.attention, compression=compression),
-            replace(layer.ffn, compression=compression),
-        )
-        for layer in architecture.layers
-    )
-    return replace(architecture, layers=layers)
 
 
 def precision_named(name: str) -> Precision:

@@ -33,7 +33,7 @@ LARGEST, CHECKPOINT = "largest", "checkpoint"
 # Ending of a checkpoint's weights, which only its fine-tuning reads.
 _WEIGHTS = ".safetensors"
 # Default number of finalists of a search from a checkpoint.
-FINALISTS = 4
+FINALISTS = 8
 
 
 @dataclass(frozen=True, slots=True)

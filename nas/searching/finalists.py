@@ -6,6 +6,7 @@ from nas.records.supernet import best_of, choose_finalists
 from nas.searching.controller.session import Session
 from nas.searching.gating.surrogates import ArchitectureSurrogates
 from nas.store.run import Run
+from search_spaces.space.cuts import is_uncut
 
 
 def add_finalists(run: Run, session: Session, surrogates: ArchitectureSurrogates) -> None:
@@ -26,8 +27,15 @@ def add_finalists(run: Run, session: Session, surrogates: ArchitectureSurrogates
         if config.supernet is not None:
             chosen = choose_finalists(complete, energies_j, config.supernet)
         elif config.checkpoint is not None:
-            # The checkpoint itself has been trained for all epochs.
-            own = [at for at, record in enumerate(complete) if not record.baseline]
+            # The checkpoint has been trained for all epochs, and has the same weights in each
+            # precision.
+            parent = config.space.parent
+            assert parent is not None
+            own = [
+                at
+                for at, record in enumerate(complete)
+                if not is_uncut(record.architecture, parent)
+            ]
             best = best_of(
                 [complete[at] for at in own],
                 [energies_j[at] for at in own],

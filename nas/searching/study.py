@@ -57,6 +57,7 @@ from nas.store.storage import StudyStore
 from nas.store.storage_host import name_storage
 from nas.tasks.registry import get_task
 from predictors.measurement.protocol import get_protocol
+from search_spaces.space.cuts import in_precisions
 
 if TYPE_CHECKING:
     from nas.cluster.tensorboard import TensorBoardLog
@@ -316,6 +317,9 @@ def _drive(
     log = _log(run, listener)
     with DeviceAccount(run.device_account_path, watched_meter(run), log or listener) as account:
         first = warm_start.initial_candidates(config.space, config.trials)
+        if config.checkpoint is not None:
+            # Each costs no training, and a rival must be cheaper than all of them.
+            first = [*in_precisions(config.space), *first]
         session = Session(
             *(config, workload, store, gate, account, first, run.metric),
             calibration=calibration,

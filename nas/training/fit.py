@@ -34,6 +34,7 @@ from search_spaces.compression.qat import fake_quantised, is_quantised
 from search_spaces.compression.sparsity import Masks
 from search_spaces.models.build import build, build_network
 from search_spaces.models.transformer import Transformer
+from search_spaces.space.cuts import is_uncut
 from search_spaces.workload import Workload
 
 
@@ -42,8 +43,8 @@ class TrainedTeacher:
     """A trained network that candidates learn from, with its outputs on the training split.
 
     ``scores`` are those by which candidates are cut from it; where there are none, they are
-    computed for each candidate. With ``is_parent`` a candidate of its architecture is the network
-    itself, without training.
+    computed for each candidate. ``is_parent`` is whether it is a checkpoint, which is itself a
+    candidate in each precision.
     """
 
     model: Transformer
@@ -51,6 +52,10 @@ class TrainedTeacher:
     outputs: Teacher
     scores: Scores | None = None
     is_parent: bool = False
+
+    def gives(self, architecture: Architecture) -> bool:
+        """Whether the checkpoint's weights are those of ``architecture``, without training."""
+        return self.is_parent and is_uncut(architecture, self.architecture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +186,7 @@ def fit(
             watch.report(EpochResult(epoch, recipe.epochs, start, quality))
 
     teacher = setting.teacher
-    if teacher is None or not teacher.is_parent or architecture != teacher.architecture:
+    if teacher is None or not teacher.gives(architecture):
         setting.train(model, recipe, on_epoch=look, checkpoints=checkpoints)
     return replace(recover(model, architecture, setting, config), start=start)
 

@@ -18,7 +18,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -254,6 +254,18 @@ class Architecture:
             else None,
             style=BlockStyle.from_dict(data.get("style", {})),
         )
+
+    def in_precision(self, precision: Precision) -> Architecture:
+        """Return this architecture with all blocks of its layers in ``precision``, dense."""
+        compression = Compression(precision=precision)
+        layers = tuple(
+            LayerSpec(
+                replace(layer.attention, compression=compression),
+                replace(layer.ffn, compression=compression),
+            )
+            for layer in self.layers
+        )
+        return replace(self, layers=layers)
 
     def describe(self) -> str:
         """One short line for tables, such as ``d64 L4 h4/2 ff128 p2 bf16``.

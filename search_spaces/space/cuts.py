@@ -112,6 +112,19 @@ def with_plain_parent(space: SearchSpace) -> SearchSpace:
     return replace(space, domains=domains)
 
 
+def is_uncut(architecture: Architecture, parent: Architecture) -> bool:
+    """Whether ``architecture`` differs from ``parent`` in precision and sparsity alone."""
+    return architecture.in_precision("fp32") == parent
+
+
+def in_precisions(space: SearchSpace) -> tuple[Architecture, ...]:
+    """Return the parent in each other precision of ``space``, in the order of the gene."""
+    parent = space.parent
+    assert parent is not None
+    own = [parent.in_precision(each) for each in space.values("ffn_precision")]
+    return tuple(each for each in own if each != parent and space.contains(each))
+
+
 def _shares(whole: int, shares: tuple[float, ...], step: int) -> list[int]:
     """Return ``whole`` and shares of it in multiples of ``step``, the largest first."""
     sizes = [whole] + [

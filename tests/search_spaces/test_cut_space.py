@@ -11,7 +11,13 @@ from search_spaces.architecture.style import STYLES
 from search_spaces.pretrained.writing.stock import stock_refusals
 from search_spaces.space import SearchSpace
 from search_spaces.space.batch import ArchitectureBatch
-from search_spaces.space.cuts import cuts_of, with_genes, with_plain_parent
+from search_spaces.space.cuts import (
+    cuts_of,
+    in_precisions,
+    is_uncut,
+    with_genes,
+    with_plain_parent,
+)
 from search_spaces.space.encoding import decode, encode, from_vector
 from search_spaces.space.positions import repaired
 from search_spaces.space.sampling import largest, mutate, sample, sample_positions, smallest
@@ -119,6 +125,19 @@ def test_a_file_narrows_and_widens_genes_and_the_parent_stays_a_member():
     assert whole.contains(parent()) and whole.values("depth") == (6, 2, 3)
     assert whole.values("ffn_rank") == (None, 0.125)
     assert with_plain_parent(space) == space
+
+
+def test_the_parent_in_each_precision_of_a_space_is_uncut():
+    space = with_genes(
+        cuts_of(parent(), TEXT),
+        {"attention_precision": ["fp32", "int8"], "ffn_precision": ["fp32", "bf16", "int8"]},
+    )
+    # No member has its attention in bf16.
+    assert in_precisions(space) == (parent().in_precision("int8"),)
+    assert is_uncut(parent().in_precision("int8"), parent())
+    mixed = replace(parent(), layers=(*parent().layers[:5], in_precisions(space)[0].layers[5]))
+    assert is_uncut(mixed, parent()) and not is_uncut(parent(heads=6, kv_heads=6), parent())
+    assert not is_uncut(parent(depth=5).in_precision("int8"), parent())
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ from nas.training.fit import Setting
 from nas.training.weights import save_weights
 from predictors.measurement.protocol import get_protocol
 from predictors.measurement.runner import measure_candidate
-from search_spaces.architecture import Architecture, Compression, Precision
+from search_spaces.architecture import Architecture, Precision
 from search_spaces.compression.apply import compress, run_eagerly
 from search_spaces.compression.inherit import inherit
 from search_spaces.compression.prune import Importance, magnitude_importance
@@ -76,20 +76,6 @@ def every_other(depth: int) -> torch.Tensor:
     keeps[len(half) - 1] = False
     keeps[len(half) - 1, half] = True
     return keeps
-
-
-def in_precision(of: Architecture, precision: Precision) -> Architecture:
-    """Return ``of`` with all blocks in ``precision``."""
-    how = Compression(precision=precision)
-    layers = tuple(
-        replace(
-            layer,
-            attention=replace(layer.attention, compression=how),
-            ffn=replace(layer.ffn, compression=how),
-        )
-        for layer in of.layers
-    )
-    return replace(of, layers=layers)
 
 
 def ways_of(parent: Parent) -> Iterator[Way]:
@@ -160,7 +146,7 @@ class Rivals:
         self, way: Way, network: Transformer, precision: Precision, weights: Path
     ) -> Rival:
         config = self.run.config
-        architecture = in_precision(way.architecture, precision)
+        architecture = way.architecture.in_precision(precision)
         call = run_eagerly(compress(network, architecture)).call
         quality, test_quality = (
             evaluate(

@@ -27,7 +27,6 @@ import nas
 from experiments.benchmarks.compression.checkpoint_joules import Progress, instruction_sets
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
-from nas.measuring.subject import in_precision
 from nas.pareto.queries import FrontMember
 from nas.store.run import Run
 from nas.tasks.base import SPLITS, SplitName
@@ -133,7 +132,7 @@ def networks_of(run: Run, member: FrontMember) -> list[Shown]:
     precisions = [p for p in space.values("ffn_precision") if p in ("fp32", "bf16", "int8")]
     network = load_network(run.teacher_folder).model
     shown = [
-        Shown(f"the checkpoint, {name}", in_precision(parent, name), network)
+        Shown(f"the checkpoint, {name}", parent.in_precision(name), network)
         for name in sorted(precisions, key=lambda name: name != "fp32")
     ]
     architecture = run.trial(member.trial).architecture

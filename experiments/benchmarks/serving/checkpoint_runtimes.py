@@ -37,7 +37,6 @@ from nas.measuring.measure import CheckpointEnergy, Row
 from nas.measuring.subject import (
     DEFAULT_TOKENS,
     Sizes,
-    in_precision,
     precision_named,
     subject_of,
 )
@@ -74,13 +73,13 @@ def alone(
     findings: dict[Any, Findings] = {}
     for workload in subject.workloads:
         sized = checkpoint.with_input_shape(workload.input_shape)
-        network = compress(sized.build(), in_precision(sized.architecture, "fp32"))
+        network = compress(sized.build(), sized.architecture.in_precision("fp32"))
         inputs = torch.from_numpy(random_inputs(workload, 0))
         module, arguments = as_converted(network, workload, inputs)
         expected = outputs_of(module, arguments).numpy()
         for row in found.rows:
             if row.runtime in CONVERTERS and row.phase == workload.phase:
-                form = Form.of(in_precision(sized.architecture, row.precision))
+                form = Form.of(sized.architecture.in_precision(row.precision))
                 findings[row.runtime, row.precision, row.phase] = _run(
                     row.runtime, module, arguments, expected, form
                 )

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 
 from nas.core.scratch import scratch
-from nas.measuring.subject import in_precision
 from nas.tasks.sequences.passages import Passage
 from nas.tasks.sequences.windows import Windows, cut_windows
 from nas.tasks.text.tokenize import TextEncoder
@@ -44,11 +43,11 @@ def bits_of(
     found: dict[FormName, float] = {}
     for runtime, precision in dict.fromkeys(forms):
         network = sized.build().eval()
-        architecture = in_precision(sized.architecture, precision)
+        architecture = sized.architecture.in_precision(precision)
         if runtime not in CONVERTERS:
             call: Call = run_eagerly(compress(network, architecture)).call
         else:
-            plain = compress(network, in_precision(sized.architecture, "fp32"))
+            plain = compress(network, sized.architecture.in_precision("fp32"))
             call = _converted(runtime, plain, Form.of(architecture), length)
         found[runtime, precision] = _bits(call, windows)
     return found

@@ -123,14 +123,14 @@ def _of_files(arguments: argparse.Namespace) -> list[tuple[Architecture, Workloa
 
 def _of_checkpoint(arguments: argparse.Namespace) -> list[tuple[Architecture, Workload]]:
     """Return the checkpoint in each precision and phase; print its notes to stderr."""
-    from nas.measuring.subject import in_precision, precision_named, subject_of
+    from nas.measuring.subject import precision_named, subject_of
 
     subject = subject_of(checkpoint_of(arguments), sizes_of(arguments, arguments.batch_size))
     for note in subject.notes:
         print(f"note: {note}", file=sys.stderr)
     architecture = subject.checkpoint.architecture
     return [
-        (in_precision(architecture, precision_named(name)), workload)
+        (architecture.in_precision(precision_named(name)), workload)
         for workload in subject.workloads
         for name in dict.fromkeys(arguments.precision or ("fp32",))
     ]

@@ -209,7 +209,7 @@ def add_search_options(parser: argparse.ArgumentParser) -> None:
         "--finalists",
         type=int,
         help="candidates to train for longer at the end: with --evaluator supernet sub-networks "
-        "(default: 12), with --from members of the front (default: 4)",
+        "(default: 12), with --from members of the front (default: 8)",
     )
     parser.add_argument(
         "--distill",

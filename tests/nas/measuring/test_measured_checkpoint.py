@@ -18,7 +18,7 @@ from nas.measuring import memory
 from nas.measuring.free_memory import available_bytes
 from nas.measuring.inputs import inputs_of
 from nas.measuring.measure import plan_measurement
-from nas.measuring.subject import Sizes, in_precision, subject_of
+from nas.measuring.subject import Sizes, subject_of
 from nas.tasks.registry import get_task
 from predictors.campaign import rounds as rounds_module
 from predictors.campaign.active import Bench
@@ -196,9 +196,9 @@ def test_a_workload_file_sets_name_length_and_batch(folder, tmp_path):
 
 
 def test_every_block_gets_the_precision(folder):
-    architecture = in_precision(load_checkpoint(folder).architecture, "int8")
+    architecture = load_checkpoint(folder).architecture.in_precision("int8")
     assert {block.compression.precision for block in architecture.blocks} == {"int8"}
-    assert in_precision(architecture, "fp32") == load_checkpoint(folder).architecture
+    assert architecture.in_precision("fp32") == load_checkpoint(folder).architecture
 
 
 @pytest.fixture

@@ -73,6 +73,10 @@ def test_the_checkpoint_is_trial_0_the_teacher_and_the_parent_of_all(run, tmp_pa
     finalists = [r for r in records if r.finalist_of is not None]
     assert len(finalists) == 2 and not any(r.baseline for r in finalists)
     assert {r.finalist_of for r in finalists} == set(run.finalists())
+    # The checkpoint in each further real precision comes next, has its weights and is no finalist.
+    assert records[1].architecture == first.architecture.in_precision("bf16")
+    assert torch.equal(load_any(run, 1)["head.weight"], weights["head.weight"])
+    assert not {0, 1} & set(run.finalists())
     scores = load_scores(run.teacher_folder / "scores.safetensors")
     assert scores.layers_by == "loss of sets"
     # Nothing of the training of the teacher is left.

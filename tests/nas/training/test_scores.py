@@ -107,6 +107,8 @@ def test_a_parent_is_itself_and_its_cuts_are_trained(network, scores, monkeypatc
     own = fit(PARENT, common, TRAINING)
     for name, value in own.model.state_dict().items():
         assert torch.equal(value, network.state_dict()[name])
+    quantised = fit(PARENT.in_precision("bf16"), common, TRAINING)
+    assert torch.equal(quantised.model.head.weight, network.head.weight)
     smaller = replace(PARENT, layers=PARENT.layers[:2])
     assert fit(smaller, common, TRAINING).start == "teacher"
     # Another teacher is no candidate, so its architecture is trained like any other.
