@@ -109,7 +109,9 @@ class Columns:
     def row(self, params: Mapping[str, Any]) -> Array:
         """Return the row of ``params``, shape ``(P,)``, with NaN for absent parameters."""
         return np.array(
-            [c.position(params[c.name]) if c.name in params else np.nan for c in self._columns]
+            [c.position(params[c.name]) if c.name in params else np.nan for c in self._columns],
+            # Positions of choices alone would make it an array of integers, without a NaN.
+            dtype=float,
         )
 
     def holds(self, params: Mapping[str, Any]) -> bool:

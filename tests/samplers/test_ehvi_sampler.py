@@ -123,6 +123,23 @@ def test_trials_in_flight_are_not_proposed_again_and_repel():
     assert not told & set(asked)
 
 
+def test_a_trial_in_flight_may_have_a_parameter_that_others_lack():
+    def objective(trial):
+        is_on = trial.suggest_categorical("is_on", [0, 1])
+        size = trial.suggest_categorical("size", list(range(20)))
+        width = trial.suggest_categorical("width", list(range(20))) if is_on else 0
+        return size + is_on, 20 - size + width
+
+    study = study_of()
+    study.optimize(objective, n_trials=12)
+    study.enqueue_trial({"is_on": 0, "size": 3, "width": 4})
+    running = study.ask()
+    for name, n in (("is_on", 2), ("size", 20), ("width", 20)):
+        running.suggest_categorical(name, list(range(n)))
+    study.optimize(objective, n_trials=2)
+    assert len(study.trials) == 15
+
+
 def test_a_whole_small_space_in_flight_is_exhausted():
     study = study_of()
     for _ in range(12):
