@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 import numpy as np
@@ -53,6 +54,36 @@ def hypervolume(values: ArrayLike, reference: Sequence[float], maximize: Sequenc
     point = as_losses([reference], maximize)[0]
     losses = losses[np.all(losses < point, axis=1)]
     return _volume(losses, point)
+
+
+def hypervolume_subset(
+    front_FM: NDArray[np.float64], reference_M: NDArray[np.float64], most: int
+) -> NDArray[np.int64]:
+    """Return the positions of ``most`` members that keep most of a front's hypervolume.
+
+    Greedy: each next member adds the most volume, which keeps at least ``1 - 1/e`` of that of the
+    best subset (Guerreiro, Fonseca & Paquete 2016). A member's gain only falls as others are
+    chosen, so few gains are computed again (Minoux 1978).
+
+    Args:
+        front_FM: losses, ``(F, M)``.
+        reference_M: the reference point; members beyond it add nothing.
+        most: members to choose.
+    """
+    lengths = np.maximum(reference_M - front_FM, 0)
+    queue = [(-gain, index, 0) for index, gain in enumerate(lengths.prod(axis=1).tolist())]
+    heapq.heapify(queue)
+    chosen: list[int] = []
+    while queue and len(chosen) < most:
+        _, index, n_known = heapq.heappop(queue)
+        if n_known == len(chosen):
+            chosen.append(index)
+            continue
+        shared = np.maximum(front_FM[chosen], front_FM[index])
+        inside = shared[np.all(shared < reference_M, axis=1)]
+        gain = float(lengths[index].prod()) - _volume(inside, reference_M)
+        heapq.heappush(queue, (-gain, index, len(chosen)))
+    return np.array(chosen, dtype=np.int64)
 
 
 def _volume(losses: NDArray[np.float64], reference: NDArray[np.float64]) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.pareto.dominance import non_dominated_mask
-from nas.pareto.hypervolume import reference_point
+from nas.pareto.hypervolume import hypervolume_subset, reference_point
 from nas.samplers.activity import Activity
 from nas.samplers.evaluated import Archive, Evaluated, KeySet, relevant
 from nas.samplers.features import Features, RowMap
@@ -40,7 +40,7 @@ _REFERENCE_ROWS = 2000
 # Each startup row is the farthest of this many; more would favour extreme rows, the costliest.
 _FIRST_CANDIDATES = 8
 # Most front members in the box decomposition, by number of objectives.
-_MOST_FRONT = {1: 1, 2: 300, 3: 50}
+_MOST_FRONT = {1: 1, 2: 300, 3: 30}
 _MOST_FRONT_ELSE = 20
 # Attempts to draw a random row that is new.
 _TRIES = 20
@@ -236,8 +236,11 @@ class Proposer:
             reference = reference_point(edge, np.vstack([losses_NM, before_BM]))
         most = _MOST_FRONT.get(self.n_objectives, _MOST_FRONT_ELSE)
         if len(front) > most:
+            # Two losses order the front; with more, any one of them leaves gaps in the others.
             order = np.argsort(front[:, 0])
-            front = front[order[np.linspace(0, len(front) - 1, most).astype(int)]]
+            spread = order[np.linspace(0, len(front) - 1, most).astype(int)]
+            by_volume = self.n_objectives > 2
+            front = front[hypervolume_subset(front, reference, most) if by_volume else spread]
         return Region(front, reference)
 
     def _candidates(

@@ -24,7 +24,9 @@ import nas
 from experiments.results.sheet import Sheet, add_keep_option
 from experiments.results.table import Table
 from nas.analysis.summary import SearchSummary, summarise
+from nas.cli.output.progress import SearchProgress
 from nas.pareto.queries import FrontMember
+from nas.records.config import FINALISTS
 from nas.records.trial import Trial
 from nas.searching.from_checkpoint import CutOptions
 from nas.store.run import Run
@@ -52,9 +54,9 @@ def interrupted_after(minutes: float | None) -> Iterator[None]:
 
 def searched(arguments: argparse.Namespace) -> Run:
     """Start the search, or go on with it; it may be interrupted."""
-    with interrupted_after(arguments.minutes):
+    with interrupted_after(arguments.minutes), SearchProgress() as progress:
         if is_run(arguments.run):
-            return nas.resume(arguments.run, workers=0)
+            return nas.resume(arguments.run, workers=0, listener=progress)
         cuts: CutOptions = {
             "trials": arguments.trials,
             "finalists": arguments.finalists,
@@ -70,6 +72,7 @@ def searched(arguments: argparse.Namespace) -> Run:
             to=arguments.run,
             cuts=cuts,
             workers=0,
+            listener=progress,
         )
 
 
@@ -211,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", required=True, help="task file")
     parser.add_argument("--run", type=Path, required=True, help="run folder, new or begun")
     parser.add_argument("--trials", type=int, default=24)
-    parser.add_argument("--finalists", type=int, default=4)
+    parser.add_argument("--finalists", type=int, default=FINALISTS)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--space", type=Path, help="genes to change")

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 from nas.pareto.dominance import non_dominated_mask
 from nas.pareto.hypervolume import (
     hypervolume,
+    hypervolume_subset,
     reference_point,
     volume_losses,
     volume_values,
@@ -63,6 +64,34 @@ def test_hypervolume_is_the_share_of_unit_cells(points):
     for point in points:
         covered |= np.all(cells >= point, axis=1)
     assert hypervolume(points, [7.0] * m, [False] * m) == pytest.approx(covered.sum())
+
+
+@given(POINTS, st.integers(1, 6))
+def test_each_member_of_a_subset_adds_the_most_volume(points, most):
+    m = points.shape[1]
+    front = np.unique(points[non_dominated_mask(points, (False,) * m)], axis=0)
+    reference = np.full(m, 7.0)
+    chosen = hypervolume_subset(front, reference, most).tolist()
+    assert len(set(chosen)) == len(chosen) == min(most, len(front))
+    for n in range(1, len(chosen) + 1):
+        volumes = [
+            hypervolume(front[[*chosen[: n - 1], at]], reference, (False,) * m)
+            for at in range(len(front))
+        ]
+        assert volumes[chosen[n - 1]] == max(volumes)
+
+
+def test_a_subset_keeps_the_volume_that_even_steps_of_one_loss_lose():
+    points = np.abs(np.random.default_rng(0).normal(size=(200, 4)))
+    front = points / np.linalg.norm(points, axis=1)[:, None]
+    reference = np.full(4, 1.1)
+
+    def volume(positions):
+        return hypervolume(front[positions], reference, (False,) * 4) / whole
+
+    whole = hypervolume(front, reference, (False,) * 4)
+    even = np.argsort(front[:, 0])[np.linspace(0, 199, 20).astype(int)]
+    assert volume(hypervolume_subset(front, reference, 20)) > 0.85 > 0.7 > volume(even)
 
 
 def test_objectives_come_back_from_the_losses_of_a_hypervolume():
