@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from nas.charts.axis import joule_axis, quality_axis, quality_range
-from nas.charts.chart import Chart, Line, Mark, Series, decades, mark
+from nas.charts.chart import Axis, Chart, Line, Mark, Series, Text, decades, mark
 from nas.core.estimate import Estimate
 from nas.records.trial import Trial, judged
 from nas.store.run import Run
 
 # More ticks than this at the bottom cannot be told apart.
 _MOST_DROPPED = 2000
+# Distance of a name above an error bar, as a share of the axis.
+_GAP = 0.015
 
 
 def shown_energy(record: Trial) -> Estimate:
@@ -29,6 +32,8 @@ def shown_energy(record: Trial) -> Estimate:
 
 def front_chart(run: Run, meter_label: str) -> Chart:
     """Return every trial with its intervals; dropped ones are ticks at their predicted joules.
+
+    In a search with several runtimes a text names that of the front's members where it changes.
 
     Raises:
         ValueError: no trial is complete.
@@ -73,4 +78,20 @@ def front_chart(run: Run, meter_label: str) -> Chart:
         x,
         y,
         tuple(each for each in series if each.marks),
+        () if len(run.config.runtimes) == 1 else _runtimes(series[2].marks, records, y),
     )
+
+
+def _runtimes(front: Sequence[Mark], records: Sequence[Trial], y: Axis) -> tuple[Text, ...]:
+    """Name the runtime of the cheapest member, and of each whose runtime is another."""
+    by_number = {record.number: record for record in records}
+    texts: list[Text] = []
+    before = None
+    for member in front:
+        assert member.trial is not None
+        runtime = by_number[member.trial].runtime
+        if runtime is not None and runtime != before:
+            above = member.y_high + _GAP * (y.high - y.low)
+            texts.append(Text(member.x, above, runtime, "middle", soft=True))
+        before = runtime
+    return tuple(texts)

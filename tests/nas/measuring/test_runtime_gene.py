@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import groupby
 
 import pytest
 from record_fakes import DIGITS, made_record
@@ -9,6 +10,7 @@ from runtime_fakes import TWO, block, config, in_runtime, trial_in
 from search_fakes import SPACE, finished, make_trial, reading, truth
 
 import nas
+from nas.charts.front import front_chart
 from nas.cli.main import main
 from nas.core.units import format_joules
 from nas.evaluation.in_runtimes import MEASURED, Subject, measure_in_runtimes
@@ -64,6 +66,9 @@ def test_a_search_trains_once_and_its_front_says_the_runtime(tmp_path, monkeypat
         assert set(trial.in_runtimes) == set(TWO)
     front = run.front()
     assert {member.runtime for member in front} <= set(TWO)
+    # The chart names the runtime where it changes along the front.
+    names = [text.text for text in front_chart(run, "estimate").texts]
+    assert names == [name for name, _ in groupby(m.runtime for m in front)]
     member = front.members[0]
     assert member.energy_j == min(trial.energy_j for trial in trials)
     (other,) = member.other_runtimes_j.items()
