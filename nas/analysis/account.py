@@ -80,6 +80,13 @@ def saving_text(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
         text += (
             f"; within {_near_text(metric)}, trial {near.better_trial} has {_pays(near, summary)}"
         )
+    quantised = summary.quantised_saving
+    if quantised is not None:
+        text += (
+            f"; quantised without training, the checkpoint itself (trial "
+            f"{quantised.better_trial}) has {quantised.ratio:.1f}x fewer within "
+            f"{_near_text(metric)}"
+        )
     return text
 
 

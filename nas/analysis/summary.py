@@ -26,6 +26,7 @@ from nas.searching.gating.gate import AuditSummary, audit_summary
 from nas.searching.gating.pruning import PruningCounts, read_counts
 from nas.store.run import Run
 from nas.tasks.base.metric import Metric
+from search_spaces.space.cuts import is_uncut
 
 # A quality near another: within a point of a share, or with 2% more bits.
 NEAR, NEAR_BITS = 0.01, 0.02
@@ -85,8 +86,9 @@ class SearchSummary:
     before and after.
     ``idle_energy_j`` is the rest of the device's joules, ``None`` if it was not measured
     (estimates, remote clusters). ``saving`` is relative to ``baseline_trial``, and ``None`` if no
-    trial is as accurate with fewer joules. ``near_saving`` is that of a trial within ``NEAR`` of
-    the checkpoint's quality, in a search from one. Joules of a trial are per ``unit``.
+    trial is as accurate with fewer joules. In a search from a checkpoint, ``near_saving`` is that
+    of a trial within ``NEAR`` of its quality, and ``quantised_saving`` that of the checkpoint
+    itself in another precision, without training. Joules of a trial are per ``unit``.
     """
 
     finished: bool
@@ -119,6 +121,7 @@ class SearchSummary:
     baseline_trial: int | None
     saving: Saving | None
     near_saving: Saving | None
+    quantised_saving: Saving | None
     volume: Volume | None
     unit: str
 
@@ -184,6 +187,7 @@ def summarise(
     idle_j = None if device_j is None else max(0.0, device_j - busy_j)
     spent_j = busy_j + (idle_j or 0.0)
     reference = _baseline(records, baseline)
+    near, quantised = _savings_near(run, records, reference, spent_j)
     return SearchSummary(
         finished=finished,
         stop_reason=run.stop_reason,
@@ -214,9 +218,8 @@ def summarise(
         is_estimate=any(reading.is_estimate for reading in (*readings, *further)),
         baseline_trial=None if reference is None else reference.number,
         saving=None if reference is None else _saving(records, reference, spent_j),
-        near_saving=None
-        if reference is None or run.config.checkpoint is None
-        else _saving(records, reference, spent_j, least=least_near(run.metric, reference)),
+        near_saving=near,
+        quantised_saving=quantised,
         volume=volume_of(records, run.config.goals),
         unit=run.unit,
     )
@@ -269,6 +272,19 @@ def least_near(metric: Metric, baseline: Trial) -> float:
     if metric.scale == "bits":
         return metric.share(metric.score(quality) * (1 + NEAR_BITS))
     return quality - NEAR
+
+
+def _savings_near(
+    run: Run, records: Sequence[Trial], baseline: Trial | None, spent_j: float
+) -> tuple[Saving | None, Saving | None]:
+    """Return the saving near the quality of a checkpoint: of any trial, and of it quantised."""
+    parent = run.config.space.parent
+    if baseline is None or run.config.checkpoint is None or parent is None:
+        return None, None
+    least = least_near(run.metric, baseline)
+    uncut = [r for r in records if is_uncut(r.architecture, parent)]
+    near, quantised = (_saving(each, baseline, spent_j, least=least) for each in (records, uncut))
+    return near, quantised
 
 
 def _saving(

@@ -1,5 +1,6 @@
 import json
 import resource
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -20,11 +21,11 @@ from search_spaces.architecture import Architecture, AttentionSpec, FfnSpec, Lay
 MODEL = Architecture(8, (LayerSpec(AttentionSpec(2, 1, 4), FfnSpec(8)),), patch_size=4)
 
 
-def trial(number, quality, energy_j, baseline=False):
+def trial(number, quality, energy_j, baseline=False, architecture=MODEL):
     return make_trial(
         number=number,
         state="complete",
-        architecture=MODEL,
+        architecture=architecture,
         quality=quality,
         quality_se=0.01,
         reading=reading(energy_j),
@@ -52,6 +53,7 @@ class FakeRun:
             goals=Goals(),
             supernet=None,
             checkpoint=None,
+            space=SimpleNamespace(parent=None),
             has_finalists=False,
             teacher=None,
         )
@@ -156,20 +158,25 @@ def test_of_several_baselines_savings_are_named_against_the_first_and_by_what_wa
 
 
 def test_a_search_from_a_checkpoint_also_names_what_is_saved_near_its_quality(tmp_path):
+    parent = replace(MODEL, layers=MODEL.layers * 2)
     run = FakeRun(
         tmp_path,
-        trial(0, 0.9, 8.0, baseline=True),
+        trial(0, 0.9, 8.0, baseline=True, architecture=parent),
         trial(1, 0.895, 2.0),
         trial(2, 0.91, 4.0),
         trial(3, 0.88, 0.1),
+        trial(4, 0.899, 5.0, architecture=parent.in_precision("int8")),
     )
     assert summarise(run).near_saving is None
     run.config.checkpoint, run.metric = object(), ACCURACY
+    run.config.space.parent = parent
     found = summarise(run)
     assert (found.saving.better_trial, found.near_saving.better_trial) == (2, 1)
-    assert found.near_saving.inferences_to_break_even == pytest.approx(160.0 / 6.0)
+    assert found.quantised_saving.better_trial == 4
+    assert found.near_saving.inferences_to_break_even == pytest.approx(200.0 / 6.0)
     shown = render_spending(found, ACCURACY)
     assert "within 0.01 of the baseline's accuracy, trial 1 has 4.0x fewer joules" in shown
+    assert "the checkpoint itself (trial 4) has 1.6x fewer within 0.01 of" in shown
     # Of bits per byte, 2% more are near: 1.02 bits are, 1.03 are not.
     bits = [1.0, 1.019, 1.03]
     records = [trial(i, 2.0**-b, 8.0 / (1 + i), baseline=not i) for i, b in enumerate(bits)]
