@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from nas.core.estimate import Estimate
 from nas.core.names import TORCH
 from nas.measuring.inputs import Inputs, inputs_of, write_inputs
-from nas.measuring.memory import check_memory
+from nas.measuring.memory import most_beside
 from nas.measuring.precisions import Variant, Variants, variants_of
 from nas.measuring.subject import Sizes, Subject, subject_of
 from predictors.campaign.active import Bench
@@ -62,7 +62,9 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """Defaults that were chosen and precisions that are left out, one line each."""
         inputs = (self.inputs.note,) if self.inputs.note else ()
-        return (*self.subject.notes, *inputs, *self.variants.left_out)
+        n, most = len(self.variants.variants), self.rounds.most_beside
+        parts = () if most is None else (f"{most} of {n} forms at a time fit into memory",)
+        return (*self.subject.notes, *inputs, *self.variants.left_out, *parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def plan_measurement(
     subject = subject_of(checkpoint, sizes)
     runtimes = parse_runtimes(forms.runtimes)
     variants = variants_of(subject, bench.device, forms.precisions, runtimes, say)
-    check_memory(subject, variants.architectures, bench.device)
+    most = most_beside(subject, variants.variants, bench.device)
     inputs = Inputs(None) if sizes.task is None else inputs_of(sizes.task, subject)
     groups = tuple(
         tuple(
@@ -146,7 +148,7 @@ def plan_measurement(
     )
     items = [item for group in groups for item in group]
     plan = plan_items(items, protocol=bench.protocol, device=bench.place)
-    rounds = Rounds(groups, n_rounds, replace(plan, reference=None))
+    rounds = Rounds(groups, n_rounds, replace(plan, reference=None), most)
     return Plan(subject, variants, rounds, bench, path, inputs)
 
 

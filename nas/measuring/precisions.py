@@ -36,11 +36,6 @@ class Variants:
     variants: tuple[Variant, ...]
     left_out: tuple[str, ...]
 
-    @property
-    def architectures(self) -> list[Architecture]:
-        """The architecture of each variant."""
-        return [each.architecture for each in self.variants]
-
 
 def variants_of(
     subject: Subject,

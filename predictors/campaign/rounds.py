@@ -46,15 +46,28 @@ class RoundListener(Interface):
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """``n_rounds`` rounds of every group: the variants on one workload, the baseline first."""
+    """``n_rounds`` rounds of every group: the variants on one workload, the baseline first.
+
+    At most ``most_beside`` variants of a group, 2 or more, are measured side by side; the
+    baseline is one of them each time. ``None`` is all of them.
+    """
 
     groups: tuple[tuple[PlanItem, ...], ...]
     n_rounds: int
     plan: Plan
+    most_beside: int | None = None
 
     def items(self, group: Sequence[PlanItem], index: int) -> list[PlanItem]:
         """Return the items of round ``index``."""
         return [replace(item, repeat=index) for item in group]
+
+    def parts(self, items: Sequence[PlanItem]) -> list[list[PlanItem]]:
+        """Return the parts of a round of ``items`` that are measured one after the other."""
+        if self.most_beside is None or len(items) <= self.most_beside:
+            return [list(items)] if items else []
+        baseline, *others = items
+        n = self.most_beside - 1
+        return [[baseline, *others[at : at + n]] for at in range(0, len(others), n)]
 
     def keys(self, item: PlanItem) -> list[str]:
         """Return the keys of an item's rounds."""
@@ -73,7 +86,8 @@ def measure_rounds(
 ) -> None:
     """Measure the rounds that the records at ``path`` lack, and append each round to it.
 
-    A round that lacks a variant measures the baseline again beside it. A variant that failed is
+    A round that lacks a variant measures the baseline again beside it, and so does each further
+    part of a round (``Rounds.most_beside``). A variant that failed is
     not measured again, unless with ``retry_failed``; its cause is beside the records. No round is
     started that would not end within ``budget_s``, by the rounds so far.
 
@@ -88,37 +102,40 @@ def measure_rounds(
     total = rounds.n_rounds * len(rounds.groups)
     for index in range(rounds.n_rounds):
         for place, group in enumerate(rounds.groups):
-            items = _missing(rounds, path, [g for g in group if g not in failed], index)
-            if not items:
-                continue
-            started_s = time.monotonic()
-            left_s = None if deadline_s is None else deadline_s - started_s
-            if left_s is not None and left_s <= longest_s:
-                return
-            results = measure_side_by_side(
-                [make_job(item) for item in items],
-                rounds.plan.protocol,
-                device,
-                seed=index,
-                total_timeout_s=math.inf if left_s is None else left_s,
-                on_turn=None if listener is None else listener.on_turn,
-            )
-            longest_s = max(longest_s, time.monotonic() - started_s)
-            is_over = deadline_s is not None and time.monotonic() >= deadline_s
-            for item, result in zip(items, results, strict=True):
-                if isinstance(result, EnergyRecord):
-                    key = rounds.plan.key(item)
-                    append_records(path, [replace(result, item=key, session=session, order=order)])
-                    order += 1
-                    continue
-                failed.add(replace(item, repeat=0))
-                # A lost sensor or an ended budget is not the variant's fault.
-                is_cut = isinstance(result, MeasureTimeout) and is_over
-                if not isinstance(result, MeasureInterrupted) and not is_cut:
-                    _write_failure(rounds.plan, path, replace(item, repeat=0), result)
-            if listener is not None:
-                done = index * len(rounds.groups) + place + 1
-                listener.on_round(done, total, list(zip(items, results, strict=True)))
+            missing = _missing(rounds, path, [g for g in group if g not in failed], index)
+            done: list[tuple[PlanItem, Result]] = []
+            for number, items in enumerate(rounds.parts(missing)):
+                started_s = time.monotonic()
+                left_s = None if deadline_s is None else deadline_s - started_s
+                if left_s is not None and left_s <= longest_s:
+                    return
+                results = measure_side_by_side(
+                    [make_job(item) for item in items],
+                    rounds.plan.protocol,
+                    device,
+                    seed=index,
+                    total_timeout_s=math.inf if left_s is None else left_s,
+                    on_turn=None if listener is None else listener.on_turn,
+                )
+                longest_s = max(longest_s, time.monotonic() - started_s)
+                is_over = deadline_s is not None and time.monotonic() >= deadline_s
+                # A ratio is of two records of one session, so each part has its own.
+                own = f"{session}-{number}" if number else session
+                for item, result in zip(items, results, strict=True):
+                    if isinstance(result, EnergyRecord):
+                        key = rounds.plan.key(item)
+                        record = replace(result, item=key, session=own, order=order)
+                        append_records(path, [record])
+                        order += 1
+                        continue
+                    failed.add(replace(item, repeat=0))
+                    # A lost sensor or an ended budget is not the variant's fault.
+                    is_cut = isinstance(result, MeasureTimeout) and is_over
+                    if not isinstance(result, MeasureInterrupted) and not is_cut:
+                        _write_failure(rounds.plan, path, replace(item, repeat=0), result)
+                done += zip(items, results, strict=True)
+            if done and listener is not None:
+                listener.on_round(index * len(rounds.groups) + place + 1, total, done)
 
 
 def failures_of(rounds: Rounds, path: Path) -> dict[PlanItem, str]:

@@ -1,5 +1,7 @@
 """Rounds of variants side by side: resuming, failures, and what ratios are made of."""
 
+from dataclasses import replace
+
 import pytest
 from record_fakes import DIGITS, made_record
 
@@ -107,6 +109,17 @@ def test_a_precision_that_is_added_has_the_baseline_beside_it(measured, tmp_path
     assert device.rounds == [["fp32", "int8"]] * 2
     _, bf16, int8 = summarise(rounds_of(2), tmp_path / "r.jsonl")
     assert bf16.ratio.mean == pytest.approx(0.5) and int8.ratio.mean == pytest.approx(0.25)
+
+
+def test_where_memory_is_short_each_part_of_a_round_has_the_baseline_beside_it(measured, tmp_path):
+    rounds = replace(rounds_of(2), most_beside=2)
+    # The second part of each round is twice as dear.
+    device = measured(rounds, [1.0, 2.0, 1.0, 2.0])
+    assert device.rounds == [["fp32", "bf16"], ["fp32", "int8"]] * 2
+    fp32, bf16, int8 = summarise(rounds, tmp_path / "r.jsonl")
+    assert bf16.ratio.mean == pytest.approx(0.5) and int8.ratio.mean == pytest.approx(0.25)
+    assert (fp32.n_rounds, bf16.n_rounds) == (4, 2)
+    assert measured(rounds, []).rounds == []
 
 
 def test_a_variant_that_fails_is_left_out_and_retried_where_that_is_said(measured, tmp_path):

@@ -166,11 +166,18 @@ def test_options_of_checkpoints_are_refused_without_one(option, tmp_path, capsys
 def test_a_checkpoint_that_does_not_fit_into_memory_is_refused_beforehand(
     folder, tmp_path, probed, at_once, capsys, monkeypatch
 ):
-    monkeypatch.setattr(memory, "available_bytes", lambda: 10**9)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 9 * 10**8)
     assert main(command(folder, tmp_path)) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "1.5 GB (estimate), and 1 GB are free" in line and "--precision" in line
+    assert "in 2 forms side by side needs 1 GB (estimate), and 900 MB are free" in line
+    assert "--precision" in line
     assert at_once == []
+    # Two of three fit: each of the others is measured beside the baseline.
+    monkeypatch.setattr(memory, "available_bytes", lambda: 12 * 10**8)
+    assert main(command(folder, tmp_path, "--rounds", "1")) == 1
+    assert "note: 2 of 3 forms at a time fit into memory" in capsys.readouterr().err
+    precisions = [job["architecture"]["layers"][0]["ffn"]["precision"] for job in at_once]
+    assert precisions == ["fp32", "bf16", "fp32", "int8"] * 2
     assert main(command(folder, tmp_path, "--precision", "fp32")) == 0
 
 
@@ -332,7 +339,7 @@ def test_images_that_do_not_fit_into_memory_are_refused_with_their_option(
     options = ["--precision", "fp32", "--image-size", "99999996", "--quiet"]
     assert main(command(images, tmp_path, *options)) == 2
     line = capsys.readouterr().err.strip()
-    assert "in 1 precision needs" in line and "\n" not in line
+    assert "in 1 form needs" in line and "\n" not in line
     assert line.endswith("free: lower --batch-size or --image-size")
 
 
