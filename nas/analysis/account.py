@@ -84,7 +84,7 @@ def saving_text(summary: SearchSummary, metric: Metric = ACCURACY) -> str:
     if quantised is not None:
         text += (
             f"; quantised without training, the checkpoint itself (trial "
-            f"{quantised.better_trial}) has {quantised.ratio:.1f}x fewer within "
+            f"{quantised.better_trial}) has {quantised.ratio:.1f}x fewer joules within "
             f"{_near_text(metric)}"
         )
     return text

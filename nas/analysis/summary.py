@@ -282,7 +282,7 @@ def _savings_near(
     if baseline is None or run.config.checkpoint is None or parent is None:
         return None, None
     least = least_near(run.metric, baseline)
-    uncut = [r for r in records if is_uncut(r.architecture, parent)]
+    uncut = [r for r in records if is_uncut(r.architecture, parent) and r.qat != "kept"]
     near, quantised = (_saving(each, baseline, spent_j, least=least) for each in (records, uncut))
     return near, quantised
 

@@ -14,8 +14,8 @@ from nas.store.run import Run
 
 # More ticks than this at the bottom cannot be told apart.
 _MOST_DROPPED = 2000
-# Distance of a name above an error bar, as a share of the axis.
-_GAP = 0.015
+# Distance of a name above an error bar, and the room that a name takes, as shares of the axes.
+_GAP, _ROOM = 0.03, 0.2
 
 
 def shown_energy(record: Trial) -> Estimate:
@@ -78,20 +78,30 @@ def front_chart(run: Run, meter_label: str) -> Chart:
         x,
         y,
         tuple(each for each in series if each.marks),
-        () if len(run.config.runtimes) == 1 else _runtimes(series[2].marks, records, y),
+        _runtimes(series[2].marks, records, (x, y)) if line else (),
     )
 
 
-def _runtimes(front: Sequence[Mark], records: Sequence[Trial], y: Axis) -> tuple[Text, ...]:
-    """Name the runtime of the cheapest member, and of each whose runtime is another."""
-    by_number = {record.number: record for record in records}
+def _runtimes(
+    front: Sequence[Mark], records: Sequence[Trial], axes: tuple[Axis, Axis]
+) -> tuple[Text, ...]:
+    """Name the runtime of the cheapest member, and of each whose runtime is another.
+
+    None are named in a search with one runtime. A name without room beside the last is left out.
+    """
+    x, y = axes
+    runtime_of = {record.number: record.runtime for record in records}
+    if len(set(runtime_of.values()) - {None}) < 2:
+        return ()
     texts: list[Text] = []
     before = None
     for member in front:
         assert member.trial is not None
-        runtime = by_number[member.trial].runtime
-        if runtime is not None and runtime != before:
+        runtime = runtime_of[member.trial]
+        has_room = not texts or member.x - texts[-1].x > _ROOM * (x.high - x.low)
+        if runtime is not None and runtime != before and has_room:
+            is_right = member.x - x.low > (x.high - x.low) / 2
             above = member.y_high + _GAP * (y.high - y.low)
-            texts.append(Text(member.x, above, runtime, "middle", soft=True))
+            texts.append(Text(member.x, above, runtime, "end" if is_right else "start", soft=True))
         before = runtime
     return tuple(texts)

@@ -63,8 +63,9 @@ class Plan:
         """Defaults that were chosen and precisions that are left out, one line each."""
         inputs = (self.inputs.note,) if self.inputs.note else ()
         n, most = len(self.variants.variants), self.rounds.most_beside
-        parts = () if most is None else (f"{most} of {n} forms at a time fit into memory",)
-        return (*self.subject.notes, *inputs, *self.variants.left_out, *parts)
+        parts = f"memory holds {most} of {n} forms: they are measured in parts"
+        notes = (*self.subject.notes, *inputs, *self.variants.left_out)
+        return notes if most is None else (*notes, parts)
 
 
 @dataclass(frozen=True, slots=True)

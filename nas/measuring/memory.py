@@ -15,8 +15,8 @@ from search_spaces.workload import Workload
 
 # Memory of a process that has imported torch, with its compiler.
 _PROCESS_BYTES = 500_000_000
-# What a runtime that converts has besides, in fp32 weights: SmolLM2-135M takes 1.5 GB in LiteRT,
-# 1.9 GB in ONNX Runtime, 2.6 GB in ExecuTorch and up to 3.4 GB in OpenVINO, torch 1.1 GB.
+# Further memory of a runtime that converts, in sizes of the fp32 weights: SmolLM2-135M takes
+# 1.1 GB in torch, 1.9 GB in LiteRT and ONNX Runtime, 2.6 GB in ExecuTorch, 3.4 GB in OpenVINO.
 _CONVERTED_WEIGHTS = 4
 
 
@@ -38,7 +38,7 @@ def most_beside(subject: Subject, variants: Sequence[Variant], device: str) -> i
         sizes = f"{format_bytes(needed[least])} (estimate), and {format_bytes(free)} are free"
         what, fewer = "1 form", ""
         if least > 1:
-            what, fewer = "2 forms side by side", "name fewer with --precision, or "
+            what, fewer = "2 forms side by side", "name fewer with --precision or --runtime, or "
         size = "--image-size" if subject.workloads[0].is_image else "--sequence-length"
         raise ValueError(
             f"measuring {subject.checkpoint.folder.name} in {what} needs {sizes}: {fewer}lower "

@@ -27,8 +27,7 @@ def add_finalists(run: Run, session: Session, surrogates: ArchitectureSurrogates
         if config.supernet is not None:
             chosen = choose_finalists(complete, energies_j, config.supernet)
         elif config.checkpoint is not None:
-            # The checkpoint has been trained for all epochs, and has the same weights in each
-            # precision.
+            # The checkpoint has been trained for all epochs, whatever its precision.
             parent = config.space.parent
             assert parent is not None
             own = [

@@ -318,8 +318,8 @@ def _drive(
     with DeviceAccount(run.device_account_path, watched_meter(run), log or listener) as account:
         first = warm_start.initial_candidates(config.space, config.trials)
         if config.checkpoint is not None:
-            # Each costs no training, and a rival must be cheaper than all of them.
-            first = [*in_precisions(config.space), *first]
+            # A cut must be cheaper than quantisation alone. Most trials are left for cuts.
+            first = [*in_precisions(config.space)[: max(1, config.trials // 4)], *first]
         session = Session(
             *(config, workload, store, gate, account, first, run.metric),
             calibration=calibration,

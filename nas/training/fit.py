@@ -43,8 +43,8 @@ class TrainedTeacher:
     """A trained network that candidates learn from, with its outputs on the training split.
 
     ``scores`` are those by which candidates are cut from it; where there are none, they are
-    computed for each candidate. ``is_parent`` is whether it is a checkpoint, which is itself a
-    candidate in each precision.
+    computed for each candidate. ``is_parent``: the network is the checkpoint of a search, which is
+    itself a candidate in each precision.
     """
 
     model: Transformer
@@ -54,7 +54,10 @@ class TrainedTeacher:
     is_parent: bool = False
 
     def gives(self, architecture: Architecture) -> bool:
-        """Whether the checkpoint's weights are those of ``architecture``, without training."""
+        """Whether ``architecture`` starts from the checkpoint's weights and keeps them.
+
+        Only quantisation-aware training may change them, where quantisation costs too much.
+        """
         return self.is_parent and is_uncut(architecture, self.architecture)
 
 

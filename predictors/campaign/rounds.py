@@ -61,13 +61,17 @@ class Rounds:
         """Return the items of round ``index``."""
         return [replace(item, repeat=index) for item in group]
 
-    def parts(self, items: Sequence[PlanItem]) -> list[list[PlanItem]]:
-        """Return the parts of a round of ``items`` that are measured one after the other."""
+    def parts(self, items: Sequence[PlanItem], baseline: PlanItem) -> list[list[PlanItem]]:
+        """Return the parts of a round of ``items`` that are measured one after the other.
+
+        ``baseline`` is in each of them, if it is among ``items``.
+        """
         if self.most_beside is None or len(items) <= self.most_beside:
             return [list(items)] if items else []
-        baseline, *others = items
-        n = self.most_beside - 1
-        return [[baseline, *others[at : at + n]] for at in range(0, len(others), n)]
+        anchor = [item for item in items if item == baseline]
+        others = [item for item in items if item != baseline]
+        n = self.most_beside - len(anchor)
+        return [[*anchor, *others[at : at + n]] for at in range(0, len(others), n)]
 
     def keys(self, item: PlanItem) -> list[str]:
         """Return the keys of an item's rounds."""
@@ -87,9 +91,9 @@ def measure_rounds(
     """Measure the rounds that the records at ``path`` lack, and append each round to it.
 
     A round that lacks a variant measures the baseline again beside it, and so does each further
-    part of a round (``Rounds.most_beside``). A variant that failed is
-    not measured again, unless with ``retry_failed``; its cause is beside the records. No round is
-    started that would not end within ``budget_s``, by the rounds so far.
+    part of a round (``Rounds.most_beside``). A variant that failed is not measured again, unless
+    with ``retry_failed``; its cause is beside the records. No part is started that would not end
+    within ``budget_s``, by the parts so far.
 
     Raises:
         OSError: a record could not be written.
@@ -104,11 +108,15 @@ def measure_rounds(
         for place, group in enumerate(rounds.groups):
             missing = _missing(rounds, path, [g for g in group if g not in failed], index)
             done: list[tuple[PlanItem, Result]] = []
-            for number, items in enumerate(rounds.parts(missing)):
+            is_out_of_time = False
+            for number, part in enumerate(rounds.parts(missing, replace(group[0], repeat=index))):
+                # The baseline may have failed in an earlier part.
+                items = [item for item in part if replace(item, repeat=0) not in failed]
                 started_s = time.monotonic()
                 left_s = None if deadline_s is None else deadline_s - started_s
-                if left_s is not None and left_s <= longest_s:
-                    return
+                is_out_of_time = left_s is not None and left_s <= longest_s
+                if is_out_of_time:
+                    break
                 results = measure_side_by_side(
                     [make_job(item) for item in items],
                     rounds.plan.protocol,
@@ -135,7 +143,10 @@ def measure_rounds(
                         _write_failure(rounds.plan, path, replace(item, repeat=0), result)
                 done += zip(items, results, strict=True)
             if done and listener is not None:
-                listener.on_round(index * len(rounds.groups) + place + 1, total, done)
+                n_done = index * len(rounds.groups) + place + (not is_out_of_time)
+                listener.on_round(n_done, total, done)
+            if is_out_of_time:
+                return
 
 
 def failures_of(rounds: Rounds, path: Path) -> dict[PlanItem, str]:
@@ -211,7 +222,8 @@ def summarise(rounds: Rounds, path: Path) -> list[VariantEnergy]:
                     or runs[0].reading.estimate,
                     ratio=None if item == group[0] else _ratio(pairs),
                     latency_s=median(run.reading.latency_s for run in runs),
-                    n_rounds=len(runs),
+                    # A baseline has a record of each part of a round.
+                    n_rounds=sum(key in by_item for key in rounds.keys(item)),
                     records=tuple(runs),
                 )
             )

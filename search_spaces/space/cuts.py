@@ -113,12 +113,16 @@ def with_plain_parent(space: SearchSpace) -> SearchSpace:
 
 
 def is_uncut(architecture: Architecture, parent: Architecture) -> bool:
-    """Whether ``architecture`` differs from ``parent`` in precision and sparsity alone."""
-    return architecture.in_precision("fp32") == parent
+    """Whether ``architecture`` is dense and differs from ``parent`` in precision alone."""
+    is_dense = all(block.compression.sparsity == "dense" for block in architecture.blocks)
+    return is_dense and architecture.in_precision("fp32") == parent
 
 
 def in_precisions(space: SearchSpace) -> tuple[Architecture, ...]:
-    """Return the parent in each other precision of ``space``, in the order of the gene."""
+    """Return the members of ``space`` that are the parent in one other precision.
+
+    They are in the order of the precisions of feed-forward blocks.
+    """
     parent = space.parent
     assert parent is not None
     own = [parent.in_precision(each) for each in space.values("ffn_precision")]

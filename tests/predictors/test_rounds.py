@@ -63,6 +63,19 @@ class Device:
         ]
 
 
+class Listener:
+    """Collects what ends: how many rounds, of how many, and the number of results."""
+
+    def __init__(self):
+        self.rounds = []
+
+    def on_turn(self, done, total):
+        pass
+
+    def on_round(self, done, total, results):
+        self.rounds.append((done, total, len(results)))
+
+
 @pytest.fixture
 def measured(tmp_path, monkeypatch):
     """Measure rounds on a ``Device``; return it."""
@@ -118,8 +131,26 @@ def test_where_memory_is_short_each_part_of_a_round_has_the_baseline_beside_it(m
     assert device.rounds == [["fp32", "bf16"], ["fp32", "int8"]] * 2
     fp32, bf16, int8 = summarise(rounds, tmp_path / "r.jsonl")
     assert bf16.ratio.mean == pytest.approx(0.5) and int8.ratio.mean == pytest.approx(0.25)
-    assert (fp32.n_rounds, bf16.n_rounds) == (4, 2)
+    assert (fp32.n_rounds, bf16.n_rounds) == (2, 2)
     assert measured(rounds, []).rounds == []
+
+
+def test_a_baseline_that_fails_is_in_no_later_part(measured, tmp_path):
+    rounds = replace(rounds_of(2), most_beside=2)
+    failing = {"fp32": MeasureError("no memory")}
+    device = measured(rounds, [1.0] * 3, failing)
+    assert device.rounds == [["fp32", "bf16"], ["int8"], ["bf16", "int8"]]
+    assert [v.ratio for v in summarise(rounds, tmp_path / "r.jsonl")] == [None, None]
+
+
+def test_parts_that_were_measured_before_the_budget_ends_are_reported(
+    measured, tmp_path, monkeypatch
+):
+    clock = iter([0.0, 0.0, 5.0, 5.0, 5.0])
+    monkeypatch.setattr(rounds_module.time, "monotonic", lambda: next(clock))
+    listener = Listener()
+    measured(replace(rounds_of(1), most_beside=2), [1.0], budget_s=8.0, listener=listener)
+    assert listener.rounds == [(0, 1, 2)]
 
 
 def test_a_variant_that_fails_is_left_out_and_retried_where_that_is_said(measured, tmp_path):

@@ -176,7 +176,7 @@ def test_a_search_from_a_checkpoint_also_names_what_is_saved_near_its_quality(tm
     assert found.near_saving.inferences_to_break_even == pytest.approx(200.0 / 6.0)
     shown = render_spending(found, ACCURACY)
     assert "within 0.01 of the baseline's accuracy, trial 1 has 4.0x fewer joules" in shown
-    assert "the checkpoint itself (trial 4) has 1.6x fewer within 0.01 of" in shown
+    assert "the checkpoint itself (trial 4) has 1.6x fewer joules within 0.01 of" in shown
     # Of bits per byte, 2% more are near: 1.02 bits are, 1.03 are not.
     bits = [1.0, 1.019, 1.03]
     records = [trial(i, 2.0**-b, 8.0 / (1 + i), baseline=not i) for i, b in enumerate(bits)]

@@ -175,7 +175,7 @@ def test_a_checkpoint_that_does_not_fit_into_memory_is_refused_beforehand(
     # Two of three fit: each of the others is measured beside the baseline.
     monkeypatch.setattr(memory, "available_bytes", lambda: 12 * 10**8)
     assert main(command(folder, tmp_path, "--rounds", "1")) == 1
-    assert "note: 2 of 3 forms at a time fit into memory" in capsys.readouterr().err
+    assert "note: memory holds 2 of 3 forms: they are measured in parts" in capsys.readouterr().err
     precisions = [job["architecture"]["layers"][0]["ffn"]["precision"] for job in at_once]
     assert precisions == ["fp32", "bf16", "fp32", "int8"] * 2
     assert main(command(folder, tmp_path, "--precision", "fp32")) == 0
