@@ -319,7 +319,7 @@ def _drive(
         first = warm_start.initial_candidates(config.space, config.trials)
         if config.checkpoint is not None:
             # A cut must be cheaper than quantisation alone. Most trials are left for cuts.
-            first = [*in_precisions(config.space)[: max(1, config.trials // 4)], *first]
+            first = [*in_precisions(config.space)[: config.trials // 4], *first]
         session = Session(
             *(config, workload, store, gate, account, first, run.metric),
             calibration=calibration,

@@ -190,7 +190,8 @@ def theme_of(arguments: argparse.Namespace) -> str:
         return "search-workers"
     if max(arguments.objectives) > 2:
         return "search-objectives"
-    return "search-quality" if arguments.made_tables is None else "made-tables"
+    others = arguments.hwgpt or arguments.table or arguments.synthetic is not None
+    return "search-quality" if others or arguments.made_tables is None else "made-tables"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
