@@ -106,7 +106,7 @@ def measure_rounds(
     total = rounds.n_rounds * len(rounds.groups)
     for index in range(rounds.n_rounds):
         for place, group in enumerate(rounds.groups):
-            missing = _missing(rounds, path, [g for g in group if g not in failed], index)
+            missing = _missing(rounds, path, group, index, failed)
             done: list[tuple[PlanItem, Result]] = []
             is_out_of_time = False
             for number, part in enumerate(rounds.parts(missing, replace(group[0], repeat=index))):
@@ -174,12 +174,17 @@ def _measured(path: Path) -> set[str]:
     return {record.item for record in read_records(path).records} if path.exists() else set()
 
 
-def _missing(rounds: Rounds, path: Path, group: Sequence[PlanItem], index: int) -> list[PlanItem]:
-    """Return the items of a round without a record, and the baseline beside them."""
+def _missing(
+    rounds: Rounds, path: Path, group: Sequence[PlanItem], index: int, failed: set[PlanItem]
+) -> list[PlanItem]:
+    """Return the items of a round without a record, and the baseline beside them.
+
+    ``failed`` ones are left out, the baseline included.
+    """
     measured = _measured(path)
-    items = rounds.items(group, index)
+    items = rounds.items([item for item in group if item not in failed], index)
     missing = [item for item in items if rounds.plan.key(item) not in measured]
-    if missing and missing[0] != items[0]:
+    if missing and missing[0] != items[0] and group[0] not in failed:
         missing.insert(0, items[0])
     return missing
 
@@ -188,8 +193,9 @@ def _missing(rounds: Rounds, path: Path, group: Sequence[PlanItem], index: int) 
 class VariantEnergy:
     """Joules per unit of one variant over rounds, and its ratio to the baseline.
 
-    ``energy`` is the geometric mean over rounds with Student's 95% interval of its logarithm; of a
-    single round it is the median of its windows, and the interval holds for that process only.
+    ``energy`` is the geometric mean over processes, one a round (of a baseline one a part), with
+    Student's 95% interval of its logarithm; of a single process it is the median of its windows,
+    and the interval holds for that process only.
     ``ratio`` is the same of the ratios within rounds, ``None`` without a baseline in the same
     round. ``latency_s`` is the median over rounds of the seconds a batch.
     """

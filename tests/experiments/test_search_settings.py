@@ -168,6 +168,8 @@ def test_what_settings_name():
     ]
     assert names("--synthetic", "--objectives", "2", "3") == ["layers", "mixed", "dtlz2-3"]
     assert names("--made-tables", "sparse", "cells-log") == ["sparse", "cells-log"]
+    both = options("--synthetic", "--made-tables")
+    assert search_quality.theme_of(both) == "search-quality"
     themes = {
         search_quality.theme_of(options(*words))
         for words in (

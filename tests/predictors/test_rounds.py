@@ -141,6 +141,11 @@ def test_a_baseline_that_fails_is_in_no_later_part(measured, tmp_path):
     device = measured(rounds, [1.0] * 3, failing)
     assert device.rounds == [["fp32", "bf16"], ["int8"], ["bf16", "int8"]]
     assert [v.ratio for v in summarise(rounds, tmp_path / "r.jsonl")] == [None, None]
+    # Without a baseline nothing that is measured is measured again beside what is added.
+    few, more = rounds_of(1, ITEMS[:2]), rounds_of(1)
+    (tmp_path / "r.jsonl").unlink()
+    measured(few, [1.0], failing)
+    assert measured(more, [1.0], failing).rounds == [["int8"]]
 
 
 def test_parts_that_were_measured_before_the_budget_ends_are_reported(
